@@ -1,0 +1,52 @@
+"""Every error the edge node raises on purpose, by whose fault it is and who mends it.
+
+EdgeError
+├── CheckpointError    the source checkpoint: names the key, tensor or file (the person converting)
+├── PackError          a packed model that is missing, truncated, altered or of another version (convert again)
+├── StorageError       a read that failed while running: errno, short read, checksum (the operator: disk)
+├── BudgetError        --memory below what the model needs; says the minimum (the operator)
+├── RequestError       a request that cannot be served as asked: names the value and the limit (the caller)
+├── OverloadedError    the queue is full; says when to retry (the caller, later)
+├── UnavailableError   the engine is loading, restarting or draining (the caller, later)
+└── CancelledError     the caller went away or its deadline passed (nobody)
+"""
+
+
+class EdgeError(Exception):
+    """Base of all; never raised itself."""
+
+
+class CheckpointError(EdgeError):
+    """The source checkpoint cannot be read as a supported model."""
+
+
+class PackError(EdgeError):
+    """A packed model cannot be loaded."""
+
+
+class StorageError(EdgeError):
+    """A read of model data failed while the model was running."""
+
+
+class BudgetError(EdgeError):
+    """The memory budget is below what the model needs."""
+
+
+class RequestError(EdgeError):
+    """The request is malformed or beyond a limit of this model."""
+
+
+class OverloadedError(EdgeError):
+    """The admission queue is full. `retry_after_s` is an estimate."""
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class UnavailableError(EdgeError):
+    """The engine cannot take requests at the moment."""
+
+
+class CancelledError(EdgeError):
+    """The request was cancelled or its deadline passed."""
