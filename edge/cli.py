@@ -1,0 +1,52 @@
+"""The `flashgate-edge` command: finds the commands in `edge.commands` and turns their errors into one clear line."""
+
+import argparse
+import importlib
+import pkgutil
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from edge import commands
+from edge.errors import EdgeError
+
+EPILOG = """\
+from a checkpoint to an answer:
+  flashgate-edge convert ~/models/Qwen3.5-35B-A3B ~/packs/qwen --bits 4
+  flashgate-edge generate ~/packs/qwen --prompt "The capital of France is" --max-tokens 16 --memory 6GB
+  flashgate-edge serve ~/packs/qwen --memory 6GB
+
+`flashgate-edge COMMAND --help` explains each command.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Every command of `edge.commands`, in alphabetical order."""
+    parser = argparse.ArgumentParser(
+        prog="flashgate-edge",
+        description="Run a mixture-of-experts model whose experts stream from disk.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"flashgate-edge {version('flashgate')}")
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
+    for module in sorted(pkgutil.iter_modules(commands.__path__), key=lambda m: m.name):
+        importlib.import_module(f"edge.commands.{module.name}").add_parser(subparsers)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Exit status: 0 done, 1 an error that was explained, 2 wrong usage, 130 interrupted."""
+    args = build_parser().parse_args(argv)
+    try:
+        status: int = args.func(args)
+    except EdgeError as error:
+        print(f"flashgate-edge: error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader of our output (`| head`) went away: nothing is left to say, and nobody to say it to.
+        sys.stderr.close()
+        return 0
+    return status
