@@ -1,0 +1,1 @@
+"""Routed experts: which are in RAM, and how the others get there."""
