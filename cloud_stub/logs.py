@@ -1,0 +1,40 @@
+"""Log lines: JSON on stderr, our own events and other libraries' alike. Never content."""
+
+import logging
+import sys
+import traceback
+
+import structlog
+
+
+def configure() -> None:
+    """Send every log line of this process to stderr as one JSON object."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+    )
+    logging.captureWarnings(True)
+    logging.basicConfig(handlers=[_ForeignHandler()], level=logging.WARNING, force=True)
+    logging.getLogger("uvicorn.error").addFilter(_is_no_cut)
+
+
+class _ForeignHandler(logging.Handler):
+    """Other libraries' records without arguments and exception texts, which could quote a request."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        fields: dict[str, object] = {"logger": record.name, "template": str(record.msg) if record.args else ""}
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None:
+            frames = traceback.extract_tb(error.__traceback__)[-4:]
+            fields |= {"error": type(error).__name__, "at": [f"{frame.filename}:{frame.lineno}" for frame in frames]}
+        structlog.get_logger().log(record.levelno, "foreign_log", **fields)
+
+
+def _is_no_cut(record: logging.LogRecord) -> bool:
+    """uvicorn reports an incomplete response; here a scenario asked for it, and `request_finished` says so."""
+    return not str(record.msg).startswith("ASGI callable returned without completing")
