@@ -1,0 +1,1 @@
+"""Source checkpoints in, packed models out: reading, converting, checking and exporting. Runs no model."""

@@ -1,0 +1,257 @@
+"""config.json of a Hugging Face checkpoint: which keys exist, and what each means to this engine.
+
+The tables list the keys that transformers writes and those of the Qwen3.5 releases. Any other key is an error: it may
+change the model's answers in a way nobody here has looked at.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from edge.config import FULL_ATTENTION, LINEAR_ATTENTION
+from edge.errors import CheckpointError
+
+NESTED, TEXT = "qwen3_5_moe", "qwen3_5_moe_text"
+MAX_LAYERS = 10_000  # no model has as many: a damaged file must not fill the memory with layer kinds
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A key that must be there and becomes a field of ModelConfig."""
+
+    name: str
+    kind: type
+
+
+@dataclass(frozen=True, slots=True)
+class Only:
+    """A key that may be there with these values alone: the engine computes nothing else."""
+
+    values: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A key that is read below, with others that say the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ignored:
+    """A key without influence on the text model's answers, and why."""
+
+    why: str
+
+
+Rule = Field | Only | Read | Ignored
+
+TRAINING = Ignored("training only")
+RECORD = Ignored("a record of who wrote the file")
+CHAT = Ignored("the tokenizer and the engine decide it")
+VISION = Ignored("the vision part is skipped")
+MTP = Ignored("the multi-token-prediction part is skipped")
+
+TEXT_KEYS: dict[str, Rule] = {
+    "hidden_size": Field("hidden_size", int),
+    "num_hidden_layers": Field("num_layers", int),
+    "vocab_size": Field("vocab_size", int),
+    "rms_norm_eps": Field("rms_norm_eps", float),
+    "max_position_embeddings": Field("max_positions", int),
+    "num_attention_heads": Field("num_attention_heads", int),
+    "num_key_value_heads": Field("num_kv_heads", int),
+    "head_dim": Field("head_dim", int),
+    "linear_num_key_heads": Field("num_key_heads", int),
+    "linear_num_value_heads": Field("num_value_heads", int),
+    "linear_key_head_dim": Field("key_head_dim", int),
+    "linear_value_head_dim": Field("value_head_dim", int),
+    "linear_conv_kernel_dim": Field("conv_width", int),
+    "num_experts": Field("num_experts", int),
+    "num_experts_per_tok": Field("top_k", int),
+    "moe_intermediate_size": Field("expert_size", int),
+    "shared_expert_intermediate_size": Field("shared_expert_size", int),
+    # Several spellings each.
+    "layer_types": Read(),
+    "full_attention_interval": Read(),
+    "rope_parameters": Read(),
+    "rope_scaling": Read(),
+    "rope_theta": Read(),
+    "partial_rotary_factor": Read(),
+    "tie_word_embeddings": Read(),
+    "eos_token_id": Read(),
+    # What the engine always does.
+    "model_type": Only((TEXT,)),
+    "hidden_act": Only(("silu",)),
+    "attention_bias": Only((False,)),
+    "attn_output_gate": Only((True,)),
+    "output_gate_type": Only(("swish", "silu")),
+    "norm_topk_prob": Only((True,)),
+    "decoder_sparse_step": Only((1,)),
+    "mlp_only_layers": Only(([], None)),
+    "mamba_ssm_dtype": Only(("float32", None)),
+    "quantization_config": Only((None,)),
+    "is_encoder_decoder": Only((False,)),
+    # What changes no answer.
+    "attention_dropout": TRAINING,
+    "initializer_range": TRAINING,
+    "router_aux_loss_coef": TRAINING,
+    "output_router_logits": TRAINING,
+    "intermediate_size": Ignored("the size of dense layers, which no released model has"),
+    "dtype": Ignored("each tensor says its own type"),
+    "torch_dtype": Ignored("each tensor says its own type"),
+    "bos_token_id": CHAT,
+    "pad_token_id": CHAT,
+    "use_cache": CHAT,
+    "mtp_num_hidden_layers": MTP,
+    "mtp_use_dedicated_embeddings": MTP,
+    "architectures": RECORD,
+    "transformers_version": RECORD,
+    "_name_or_path": RECORD,
+    "unsloth_fixed": RECORD,
+    "unsloth_version": RECORD,
+}
+
+NESTED_KEYS: dict[str, Rule] = {
+    "model_type": Only((NESTED,)),
+    "text_config": Read(),
+    "tie_word_embeddings": Read(),
+    "eos_token_id": Read(),
+    "quantization_config": Only((None,)),
+    "is_encoder_decoder": Only((False,)),
+    "vision_config": VISION,
+    "image_token_id": VISION,
+    "video_token_id": VISION,
+    "vision_start_token_id": VISION,
+    "vision_end_token_id": VISION,
+    "language_model_only": VISION,
+    "bos_token_id": CHAT,
+    "pad_token_id": CHAT,
+    "use_cache": CHAT,
+    "dtype": Ignored("each tensor says its own type"),
+    "torch_dtype": Ignored("each tensor says its own type"),
+    "architectures": RECORD,
+    "transformers_version": RECORD,
+    "_name_or_path": RECORD,
+    "unsloth_fixed": RECORD,
+    "unsloth_version": RECORD,
+}
+
+ROPE_KEYS: dict[str, Rule] = {
+    "rope_type": Only(("default",)),
+    "type": Only(("default", "mrope")),  # the old spelling
+    "rope_theta": Read(),
+    "partial_rotary_factor": Read(),
+    "mrope_section": Ignored("all three position grids of a text are equal, so sections change nothing"),
+    "mrope_interleaved": Ignored("as mrope_section"),
+}
+
+
+def read_fields(config: Mapping[str, Any], generation: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of ModelConfig, by name, from config.json and generation_config.json.
+
+    Raises: CheckpointError with every problem found, each naming its key.
+    """
+    return _Reading(config, generation).fields()
+
+
+class _Reading:
+    """One pass over a config: gathers problems so that all are named at once."""
+
+    def __init__(self, config: Mapping[str, Any], generation: Mapping[str, Any]) -> None:
+        self._problems: list[str] = []
+        self._generation = generation
+        self._top = config
+        self._text: Mapping[str, Any] = config
+        if config.get("model_type") == NESTED:
+            self._check(config, NESTED_KEYS, "")
+            self._text = self._section(config, "text_config")
+        elif config.get("model_type") != TEXT:
+            raise CheckpointError(f"config.json: model_type is {config.get('model_type')!r}; known: {NESTED}, {TEXT}")
+
+    def fields(self) -> dict[str, Any]:
+        where = "text_config." if self._text is not self._top else ""
+        self._check(self._text, TEXT_KEYS, where)
+        values = {
+            rule.name: self._number(self._text, key, rule.kind, where)
+            for key, rule in TEXT_KEYS.items()
+            if isinstance(rule, Field)
+        }
+        values["layer_types"] = self._layer_types(values["num_layers"])
+        values["rotary_dim"], values["rope_theta"] = self._rope(values["head_dim"])
+        values["tie_embeddings"] = self._tie()
+        values["eos_token_ids"] = self._end_tokens()
+        if self._problems:
+            raise CheckpointError("config.json: " + "; ".join(self._problems))
+        return values
+
+    def _check(self, section: Mapping[str, Any], rules: Mapping[str, Rule], where: str) -> None:
+        for key, value in section.items():
+            rule = rules.get(key)
+            if rule is None:
+                self._problems.append(f"unknown key {where}{key}")
+            elif isinstance(rule, Only) and not any(type(value) is type(v) and value == v for v in rule.values):
+                allowed = " or ".join(repr(v) for v in rule.values)
+                self._problems.append(f"{where}{key} is {value!r}; supported: {allowed}")
+
+    def _section(self, parent: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+        section = parent.get(key)
+        if isinstance(section, dict):
+            return section
+        self._problems.append(f"missing key {key}" if key not in parent else f"{key} is {section!r}; must be an object")
+        return {}
+
+    def _number(self, section: Mapping[str, Any], key: str, kind: type, where: str) -> Any:
+        value = section.get(key)
+        if key not in section:
+            self._problems.append(f"missing key {where}{key}")
+        elif type(value) is kind or (kind is float and type(value) is int):
+            return kind(value)
+        else:
+            self._problems.append(f"{where}{key} is {value!r}; must be {kind.__name__}")
+        return kind(1)  # a stand-in so that reading goes on to the other keys; never returned to a caller
+
+    def _layer_types(self, num_layers: int) -> tuple[str, ...]:
+        if (types := self._text.get("layer_types")) is not None:
+            if isinstance(types, list) and all(isinstance(kind, str) for kind in types):
+                return tuple(types)
+            self._problems.append(f"layer_types is {types!r}; must be a list of strings")
+            return ()
+        if self._text.get("full_attention_interval") is None:
+            self._problems.append("missing key layer_types (or full_attention_interval)")
+            return ()
+        interval = max(1, self._number(self._text, "full_attention_interval", int, ""))
+        if num_layers > MAX_LAYERS:
+            self._problems.append(f"num_hidden_layers is {num_layers}; at most {MAX_LAYERS}")
+            return ()
+        return tuple(LINEAR_ATTENTION if (i + 1) % interval else FULL_ATTENTION for i in range(num_layers))
+
+    def _rope(self, head_dim: int) -> tuple[int, float]:
+        """Rotary dimensions and theta, from rope_parameters or, before transformers 5, from keys beside it."""
+        nested = next((key for key in ("rope_parameters", "rope_scaling") if self._text.get(key) is not None), None)
+        rope = dict(self._section(self._text, nested)) if nested else {}
+        self._check(rope, ROPE_KEYS, f"{nested}.")
+        beside = {key: self._text[key] for key in ("rope_theta", "partial_rotary_factor") if key in self._text}
+        rope = beside | rope
+        factor = self._number(rope, "partial_rotary_factor", float, "rope_parameters.")
+        if not 0 < factor <= 1:  # NaN too
+            self._problems.append(f"rope_parameters.partial_rotary_factor is {factor}; must be in 0..1")
+            factor = 1.0
+        return int(head_dim * factor), self._number(rope, "rope_theta", float, "rope_parameters.")
+
+    def _tie(self) -> bool:
+        # The outer key decides where both stand: that is the one transformers obeys for the nested type.
+        for section in (self._top, self._text):
+            if (tie := section.get("tie_word_embeddings")) is not None:
+                if type(tie) is not bool:
+                    self._problems.append(f"tie_word_embeddings is {tie!r}; must be true or false")
+                return bool(tie)
+        self._problems.append("missing key tie_word_embeddings")
+        return False
+
+    def _end_tokens(self) -> tuple[int, ...]:
+        """generation_config.json first: there stand the end of a turn and the end of a text, here often only one."""
+        for section in (self._generation, self._text, self._top):
+            if (tokens := section.get("eos_token_id")) is not None:
+                tokens = tokens if isinstance(tokens, list) else [tokens]
+                if not all(type(token) is int for token in tokens):
+                    self._problems.append(f"eos_token_id is {tokens!r}; must be whole numbers")
+                return tuple(tokens)
+        return ()
