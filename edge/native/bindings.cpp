@@ -1,4 +1,372 @@
-// The only file that knows Python.
+// The only file that knows Python. Types, ranks and memory order are checked by the argument types (conversion is off),
+// sizes by the functions below; the GIL is released around the work.
 #include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
 
-NB_MODULE(_native, m) { m.doc() = "C++ core of the edge node"; }
+#include <algorithm>
+#include <stdexcept>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "crc32c.h"
+#include "ops.h"
+#include "reader.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+using namespace flashgate;
+
+namespace {
+
+template <typename T, size_t rank>
+using Array = nb::ndarray<T, nb::ndim<rank>, nb::c_contig, nb::device::cpu>;
+using In1 = Array<const float, 1>;
+using In2 = Array<const float, 2>;
+using In3 = Array<const float, 3>;
+using Out1 = Array<float, 1>;
+using Out2 = Array<float, 2>;
+using Out3 = Array<float, 3>;
+using Bytes = Array<const uint8_t, 1>;
+
+constexpr size_t kMatrixAlignment = 64;
+
+// One per process: kernels take it as an argument, only this file knows that there is one.
+Runtime& runtime() {
+    static size_t count;
+    static Runtime& only = *new Runtime{ThreadPool(1), supported_kernels(&count)[0]};
+    return only;
+}
+
+[[noreturn]] void refuse(const std::string& message) { throw std::invalid_argument(message); }
+
+void expect(bool holds, const char* message) {
+    if (!holds) refuse(message);
+}
+
+void expect_size(const char* name, size_t dimension, size_t found, size_t expected) {
+    if (found != expected)
+        refuse(std::string(name) + " has " + std::to_string(found) + " in dimension " + std::to_string(dimension) +
+               ", expected " + std::to_string(expected));
+}
+
+template <typename A>
+void expect_shape(const char* name, const A& array, std::initializer_list<size_t> shape) {
+    size_t dimension = 0;
+    for (size_t expected : shape) {
+        expect_size(name, dimension, array.shape(dimension), expected);
+        ++dimension;
+    }
+}
+
+// Bytes of a matrix, as edge/checkpoint/layout.py describes them.
+struct Layout {
+    MatrixView shape;  // without addresses
+    size_t scales_offset, biases_offset, num_bytes;
+
+    Layout(int format, size_t rows, size_t cols, size_t group, size_t padded_cols, size_t scales, size_t biases,
+           size_t nbytes)
+        : scales_offset(scales), biases_offset(biases), num_bytes(nbytes) {
+        constexpr size_t kMax = size_t{1} << 31;
+        expect(format >= 0 && format <= 4, "format is not one of 0 (f32) to 4 (4 bits)");
+        expect(rows > 0 && rows < kMax && cols > 0 && cols <= padded_cols && padded_cols < kMax,
+               "rows and cols must be positive, padded_cols at least cols, all below 2**31");
+        const bool quantised = format >= static_cast<int>(Format::kQ8);
+        expect(quantised ? group > 0 && group % 32 == 0 && padded_cols % group == 0 : padded_cols % 16 == 0,
+               "padded_cols must be a multiple of 16, of group where there is one, and group of 32");
+        const size_t num_groups = quantised ? padded_cols / group : 0;
+        shape = {static_cast<Format>(format), rows, cols, group, padded_cols, num_groups, nullptr, nullptr, nullptr};
+        constexpr size_t kHalfBytes[] = {8, 4, 4, 2, 1};  // per two elements
+        const size_t codes_end = rows * (padded_cols / 2) * kHalfBytes[format];
+        const size_t side = rows * num_groups * 2;
+        if (quantised)
+            expect(codes_end <= scales && scales % 2 == 0 && scales + side <= biases && biases % 2 == 0 &&
+                       biases + side <= nbytes,
+                   "the sections of the matrix overlap or go beyond its bytes");
+        else
+            expect(codes_end <= nbytes, "the matrix goes beyond its bytes");
+    }
+
+    MatrixView at(const uint8_t* data) const {
+        MatrixView view = shape;
+        view.codes = data;
+        view.scales = reinterpret_cast<const uint16_t*>(data + scales_offset);
+        view.biases = reinterpret_cast<const uint16_t*>(data + biases_offset);
+        return view;
+    }
+};
+
+const uint8_t* aligned_bytes(const char* name, const Bytes& data, size_t num_bytes) {
+    if (data.shape(0) < num_bytes)
+        refuse(std::string(name) + " has " + std::to_string(data.shape(0)) + " bytes, expected " +
+               std::to_string(num_bytes));
+    if (reinterpret_cast<uintptr_t>(data.data()) % kMatrixAlignment)
+        refuse(std::string(name) + " is not aligned to " + std::to_string(kMatrixAlignment) + " bytes");
+    return data.data();
+}
+
+// The three matrices of one expert's block.
+struct ExpertBlock {
+    Layout gate, up, down;
+    size_t gate_offset, up_offset, down_offset, num_bytes;
+
+    ExpertBlock(const Layout& gate_, const Layout& up_, const Layout& down_, size_t gate_at, size_t up_at,
+                size_t down_at, size_t nbytes)
+        : gate(gate_), up(up_), down(down_), gate_offset(gate_at), up_offset(up_at), down_offset(down_at),
+          num_bytes(nbytes) {
+        expect(gate.shape.rows == up.shape.rows && gate.shape.rows == down.shape.cols,
+               "gate, up and down differ in the size of the expert");
+        expect(gate.shape.cols == up.shape.cols && gate.shape.cols == down.shape.rows,
+               "gate, up and down differ in the hidden size");
+        expect(gate.shape.padded_cols == up.shape.padded_cols, "gate and up differ in padded_cols");
+        for (const auto& [at, part] : {std::pair(gate_at, &gate), std::pair(up_at, &up), std::pair(down_at, &down)})
+            expect(at % kMatrixAlignment == 0 && at + part->num_bytes <= nbytes,
+                   "a matrix is not aligned or goes beyond the block");
+    }
+    size_t hidden() const { return gate.shape.cols; }
+    ExpertView at(const uint8_t* block) const {
+        return {gate.at(block + gate_offset), up.at(block + up_offset), down.at(block + down_offset)};
+    }
+};
+
+void py_matmul(In2 x, Bytes data, const Layout& layout, Out2 out) {
+    expect_shape("x", x, {x.shape(0), layout.shape.cols});
+    expect_shape("out", out, {x.shape(0), layout.shape.rows});
+    const MatrixView w = layout.at(aligned_bytes("data", data, layout.num_bytes));
+    nb::gil_scoped_release released;
+    matmul(runtime(), w, x.data(), x.shape(0), out.data());
+}
+
+void py_expert_ffn(In2 x, Bytes block, const ExpertBlock& layout, Out2 out) {
+    expect_shape("x", x, {x.shape(0), layout.hidden()});
+    expect_shape("out", out, {x.shape(0), layout.hidden()});
+    const ExpertView expert = layout.at(aligned_bytes("block", block, layout.num_bytes));
+    nb::gil_scoped_release released;
+    expert_ffn(runtime(), expert, x.data(), x.shape(0), out.data());
+}
+
+void py_expert_ffn_many(In2 x, const std::vector<Bytes>& blocks, const ExpertBlock& layout, Out2 out) {
+    expect_shape("x", x, {1, layout.hidden()});
+    expect_shape("out", out, {blocks.size(), layout.hidden()});
+    std::vector<ExpertView> experts;
+    for (const Bytes& block : blocks) experts.push_back(layout.at(aligned_bytes("blocks", block, layout.num_bytes)));
+    nb::gil_scoped_release released;
+    expert_ffn_many(runtime(), experts.data(), experts.size(), x.data(), out.data());
+}
+
+void py_scatter_add(Out2 out, Array<const int32_t, 1> rows, In1 weights, In2 y) {
+    const size_t n = rows.shape(0), num_out = out.shape(0);
+    expect_shape("weights", weights, {n});
+    expect_shape("y", y, {n, out.shape(1)});
+    std::vector<bool> seen(num_out);
+    for (size_t i = 0; i < n; ++i) {
+        const int32_t row = rows.data()[i];
+        if (row < 0 || static_cast<size_t>(row) >= num_out)
+            refuse("rows holds " + std::to_string(row) + ", out has " + std::to_string(num_out) + " rows");
+        if (seen[static_cast<size_t>(row)]) refuse("rows holds " + std::to_string(row) + " twice");
+        seen[static_cast<size_t>(row)] = true;
+    }
+    nb::gil_scoped_release released;
+    scatter_add(runtime(), out.data(), rows.data(), weights.data(), y.data(), n, out.shape(1));
+}
+
+void py_route(In2 logits, size_t k, Array<int32_t, 2> indices, Out2 weights) {
+    const size_t num_tokens = logits.shape(0), num_experts = logits.shape(1);
+    if (k < 1 || k > num_experts)
+        refuse("k is " + std::to_string(k) + ", expected 1 to " + std::to_string(num_experts));
+    expect_shape("indices", indices, {num_tokens, k});
+    expect_shape("weights", weights, {num_tokens, k});
+    nb::gil_scoped_release released;
+    route(runtime(), logits.data(), num_tokens, num_experts, k, indices.data(), weights.data());
+}
+
+void py_causal_conv(In2 x, In2 weight, Out2 state, Out2 out) {
+    const Convolution job = {x.data(),   weight.data(), state.data(),   out.data(),
+                             x.shape(0), x.shape(1),    weight.shape(1)};
+    if (job.width < 1 || job.width > kMaxConvWidth)
+        refuse("weight has width " + std::to_string(job.width) + ", expected 1 to " + std::to_string(kMaxConvWidth));
+    expect_shape("weight", weight, {job.channels, job.width});
+    expect_shape("state", state, {job.width - 1, job.channels});
+    expect_shape("out", out, {job.num_tokens, job.channels});
+    nb::gil_scoped_release released;
+    causal_conv(runtime(), job);
+}
+
+void py_gated_delta(In3 q, In3 k, In3 v, In2 g, In2 beta, Out3 state, Out3 out) {
+    const size_t num_tokens = q.shape(0), key_heads = q.shape(1), key_dim = q.shape(2);
+    const size_t value_heads = v.shape(1), value_dim = v.shape(2);
+    expect(key_heads > 0 && value_heads % key_heads == 0, "v must have a multiple of the heads of q");
+    expect_shape("k", k, {num_tokens, key_heads, key_dim});
+    expect_shape("v", v, {num_tokens, value_heads, value_dim});
+    expect_shape("g", g, {num_tokens, value_heads});
+    expect_shape("beta", beta, {num_tokens, value_heads});
+    expect_shape("state", state, {value_heads, key_dim, value_dim});
+    expect_shape("out", out, {num_tokens, value_heads, value_dim});
+    const DeltaInputs inputs = {q.data(), k.data(), g.data()};
+    const DeltaRule job = {.q = nullptr, .k = nullptr, .v = v.data(), .decay = nullptr, .beta = beta.data(),
+                           .state = state.data(), .out = out.data(), .num_tokens = num_tokens,
+                           .key_heads = key_heads, .value_heads = value_heads, .key_dim = key_dim,
+                           .value_dim = value_dim};
+    nb::gil_scoped_release released;
+    gated_delta(runtime(), inputs, job);
+}
+
+void py_attention(In3 q, In3 k, In3 v, size_t start, Out3 out) {
+    const size_t num_tokens = q.shape(0), query_heads = q.shape(1), dim = q.shape(2);
+    const size_t capacity = k.shape(0), kv_heads = k.shape(1);
+    expect(kv_heads > 0 && query_heads % kv_heads == 0, "q must have a multiple of the heads of k");
+    expect_shape("k", k, {capacity, kv_heads, dim});
+    expect_shape("v", v, {capacity, kv_heads, dim});
+    expect_shape("out", out, {num_tokens, query_heads, dim});
+    if (start > capacity || num_tokens > capacity - start)
+        refuse("k has room for " + std::to_string(capacity) + " tokens, start + tokens is " +
+               std::to_string(start + num_tokens));
+    const Attention job = {q.data(), k.data(), v.data(), out.data(), num_tokens, start, query_heads, kv_heads, dim};
+    nb::gil_scoped_release released;
+    if (num_tokens > 0) attention(runtime(), job);
+}
+
+void py_rms_norm(In2 x, In1 weight, float eps, bool plus_one, Out2 out) {
+    expect_shape("weight", weight, {x.shape(1)});
+    expect_shape("out", out, {x.shape(0), x.shape(1)});
+    nb::gil_scoped_release released;
+    rms_norm(runtime(), x.data(), weight.data(), plus_one, eps, out.data(), x.shape(0), x.shape(1));
+}
+
+void py_gated_rms_norm(In2 x, In2 gate, In1 weight, float eps, Out2 out) {
+    expect_shape("gate", gate, {x.shape(0), x.shape(1)});
+    expect_shape("weight", weight, {x.shape(1)});
+    expect_shape("out", out, {x.shape(0), x.shape(1)});
+    nb::gil_scoped_release released;
+    gated_rms_norm(runtime(), x.data(), gate.data(), weight.data(), eps, out.data(), x.shape(0), x.shape(1));
+}
+
+template <void (*op)(Runtime&, const float*, const float*, float*, size_t)>
+void py_gate(In1 gate, In1 x, Out1 out) {
+    expect_shape("x", x, {gate.shape(0)});
+    expect_shape("out", out, {gate.shape(0)});
+    nb::gil_scoped_release released;
+    op(runtime(), gate.data(), x.data(), out.data(), gate.shape(0));
+}
+
+uint32_t py_crc32c(Bytes data, uint32_t seed, bool table) {
+    nb::gil_scoped_release released;
+    return (table ? crc32c_table : crc32c)(data.data(), data.shape(0), seed);
+}
+
+std::vector<std::string> variants() {
+    size_t count;
+    const Kernels* const* tables = supported_kernels(&count);
+    std::vector<std::string> names;
+    for (size_t i = 0; i < count; ++i) names.emplace_back(tables[i]->name);
+    return names;
+}
+
+void use_variant(const std::string& name) {
+    size_t count;
+    const Kernels* const* tables = supported_kernels(&count);
+    for (size_t i = 0; i < count; ++i)
+        if (name == tables[i]->name) {
+            runtime().kernels = tables[i];
+            return;
+        }
+    refuse("this CPU has no kernels named " + name);
+}
+
+void set_num_threads(size_t count) {
+    if (count < 1 || count > 1024) refuse("count is " + std::to_string(count) + ", expected 1 to 1024");
+    nb::gil_scoped_release released;
+    runtime().pool.resize(count);
+}
+
+// A Reader that keeps the destination of each read alive until it has been waited for. Touched under the GIL only.
+class PyReader {
+public:
+    PyReader(std::vector<std::string> paths, size_t threads, bool direct)
+        : reader_(std::move(paths), threads, direct) {}
+    ~PyReader() { close(); }
+
+    uint64_t read(size_t file, uint64_t offset, Array<uint8_t, 1> out, std::optional<uint32_t> crc) {
+        constexpr size_t kAlignment = Reader::kAlignment;
+        if (file >= reader_.num_files())
+            refuse("file is " + std::to_string(file) + ", there are " + std::to_string(reader_.num_files()));
+        expect(offset % kAlignment == 0 && offset <= uint64_t{1} << 62, "offset is not a multiple of 4096 below 2**62");
+        expect(out.shape(0) > 0 && out.shape(0) % kAlignment == 0, "the size of out is not a multiple of 4096");
+        expect(reinterpret_cast<uintptr_t>(out.data()) % kAlignment == 0, "out is not aligned to 4096 bytes");
+        const uint64_t ticket = reader_.read(file, offset, out.data(), out.shape(0), crc);
+        destinations_.emplace(ticket, std::move(out));
+        return ticket;
+    }
+    void wait(uint64_t ticket) {
+        try {
+            nb::gil_scoped_release released;
+            reader_.wait(ticket);
+        } catch (const ReadError&) {
+            destinations_.erase(ticket);
+            throw;
+        }
+        destinations_.erase(ticket);
+    }
+    void close() {
+        {
+            nb::gil_scoped_release released;
+            reader_.close();
+        }
+        destinations_.clear();
+    }
+    Reader& reader() { return reader_; }
+
+private:
+    Reader reader_;
+    std::unordered_map<uint64_t, Array<uint8_t, 1>> destinations_;
+};
+
+}  // namespace
+
+NB_MODULE(_native, m) {
+    m.doc() = "C++ core of the edge node";
+    const auto strict = [](const char* name) { return nb::arg(name).noconvert(); };
+
+    nb::exception<ReadError>(m, "ReadError");
+
+    nb::class_<Layout>(m, "MatrixLayout")
+        .def(nb::init<int, size_t, size_t, size_t, size_t, size_t, size_t, size_t>(), nb::kw_only(), "format"_a,
+             "rows"_a, "cols"_a, "group"_a, "padded_cols"_a, "scales_offset"_a, "biases_offset"_a, "nbytes"_a);
+    nb::class_<ExpertBlock>(m, "ExpertLayout")
+        .def(nb::init<const Layout&, const Layout&, const Layout&, size_t, size_t, size_t, size_t>(), nb::kw_only(),
+             "gate"_a, "up"_a, "down"_a, "gate_offset"_a, "up_offset"_a, "down_offset"_a, "nbytes"_a);
+
+    m.def("matmul", py_matmul, strict("x"), strict("data"), "layout"_a, strict("out"));
+    m.def("expert_ffn", py_expert_ffn, strict("x"), strict("block"), "layout"_a, strict("out"));
+    m.def("expert_ffn_many", py_expert_ffn_many, strict("x"), strict("blocks"), "layout"_a, strict("out"));
+    m.def("scatter_add", py_scatter_add, strict("out"), strict("rows"), strict("weights"), strict("y"));
+    m.def("route", py_route, strict("logits"), "k"_a, strict("indices"), strict("weights"));
+    m.def("causal_conv", py_causal_conv, strict("x"), strict("weight"), strict("state"), strict("out"));
+    m.def("gated_delta", py_gated_delta, strict("q"), strict("k"), strict("v"), strict("g"), strict("beta"),
+          strict("state"), strict("out"));
+    m.def("attention", py_attention, strict("q"), strict("k"), strict("v"), "start"_a, strict("out"));
+    m.def("rms_norm", py_rms_norm, strict("x"), strict("weight"), "eps"_a, "plus_one"_a, strict("out"));
+    m.def("gated_rms_norm", py_gated_rms_norm, strict("x"), strict("gate"), strict("weight"), "eps"_a, strict("out"));
+    m.def("silu_mul", py_gate<silu_mul>, strict("gate"), strict("x"), strict("out"));
+    m.def("sigmoid_mul", py_gate<sigmoid_mul>, strict("gate"), strict("x"), strict("out"));
+
+    m.def("crc32c", py_crc32c, strict("data"), "seed"_a, "table"_a = false);
+    m.def("variants", variants);
+    m.def("variant", [] { return std::string(runtime().kernels->name); });
+    m.def("use_variant", use_variant, "name"_a);
+    m.def("set_num_threads", set_num_threads, "count"_a);
+    m.def("num_threads", [] { return runtime().pool.size(); });
+
+    nb::class_<PyReader>(m, "Reader")
+        .def(nb::init<std::vector<std::string>, size_t, bool>(), "paths"_a, "threads"_a, "direct"_a)
+        .def("read", &PyReader::read, "file"_a, "offset"_a, strict("out"), "crc"_a.none())
+        .def("wait", &PyReader::wait, "ticket"_a)
+        .def("is_done", [](PyReader& self, uint64_t ticket) { return self.reader().is_done(ticket); }, "ticket"_a)
+        .def("close", &PyReader::close)
+        .def_prop_ro("direct", [](PyReader& self) { return self.reader().direct(); })
+        .def_prop_ro("bytes_read", [](PyReader& self) { return self.reader().bytes_read(); })
+        .def_prop_ro("busy_seconds", [](PyReader& self) { return self.reader().busy_seconds(); });
+}

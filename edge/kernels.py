@@ -1,0 +1,265 @@
+"""The native kernels as numpy functions: the only importer of `edge._native`.
+
+Arrays are C-contiguous and of the dtype in the signature; anything else is a TypeError, a wrong size a ValueError.
+A result for one token is bit-identical whatever batch it is computed in and on however many threads. Formulas:
+`edge/reference.py`. All functions release the GIL; those that compute take turns on one thread pool.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge import _native
+from edge.checkpoint.layout import ExpertLayout, MatrixLayout
+from edge.checkpoint.matrix import Matrix
+from edge.errors import StorageError
+
+Floats = NDArray[np.float32]
+Indices = NDArray[np.int32]
+Bytes = NDArray[np.uint8]
+
+
+def matmul(x: Floats, w: Matrix) -> Floats:
+    """x Wᵀ. Shapes: x [T, cols], result [T, rows]."""
+    out = np.empty((len(x), w.layout.rows), np.float32)
+    _native.matmul(x, w.data, _matrix(w.layout), out)
+    return out
+
+
+def expert_ffn(x: Floats, block: Bytes, layout: ExpertLayout) -> Floats:
+    """down(silu(gate x) * up x) of one expert. Shapes: x [N, H], block [block_bytes], result [N, H]."""
+    out = np.empty((len(x), layout.down.rows), np.float32)
+    _native.expert_ffn(x, block, _expert(layout), out)
+    return out
+
+
+def expert_ffn_many(x: Floats, blocks: Sequence[Bytes], layout: ExpertLayout) -> Floats:
+    """One token through several experts: row i equals expert_ffn(x, blocks[i], layout) bit for bit.
+
+    Shapes: x [1, H], result [len(blocks), H].
+    """
+    out = np.empty((len(blocks), layout.down.rows), np.float32)
+    _native.expert_ffn_many(x, blocks, _expert(layout), out)
+    return out
+
+
+def scatter_add(out: Floats, rows: Indices, weights: Floats, y: Floats) -> None:
+    """out[rows] += weights * y. Shapes: out [T, H], rows [N] distinct, weights [N], y [N, H]."""
+    _native.scatter_add(out, rows, weights, y)
+
+
+def route(logits: Floats, k: int) -> tuple[Indices, Floats]:
+    """The k experts of each token: indices [T, k] ascending, and their softmax weights [T, k] that sum to 1.
+
+    Shapes: logits [T, E]. The softmax is over all experts; among equal logits the lower index is taken.
+    """
+    indices = np.empty((len(logits), k), np.int32)
+    weights = np.empty((len(logits), k), np.float32)
+    _native.route(logits, k, indices, weights)
+    return indices, weights
+
+
+def causal_conv(x: Floats, weight: Floats, state: Floats) -> Floats:
+    """Depthwise causal convolution over time, then SiLU.
+
+    Shapes: x [T, C], weight [C, W] (newest input last), state [W-1, C]: the inputs before x, replaced by the last ones.
+    """
+    out = np.empty(x.shape, np.float32)
+    _native.causal_conv(x, weight, state, out)
+    return out
+
+
+def gated_delta(q: Floats, k: Floats, v: Floats, g: Floats, beta: Floats, state: Floats) -> Floats:
+    """The gated delta rule, token after token; q and k are L2-normalised here, q is scaled by Dk^-0.5.
+
+    Shapes: q, k [T, Hk, Dk], v [T, Hv, Dv], g (log decay), beta [T, Hv], state [Hv, Dk, Dv] updated in place,
+    result [T, Hv, Dv]. Key head i serves the value heads i * Hv/Hk and following.
+    """
+    out = np.empty(v.shape, np.float32)
+    _native.gated_delta(q, k, v, g, beta, state, out)
+    return out
+
+
+def attention(q: Floats, k: Floats, v: Floats, start: int) -> Floats:
+    """Causal attention with grouped heads; token t sees keys 0 ... start + t. Scores are scaled by D^-0.5.
+
+    Shapes: q [T, Hq, D], k, v [capacity, Hkv, D], result [T, Hq, D].
+    """
+    out = np.empty(q.shape, np.float32)
+    _native.attention(q, k, v, start, out)
+    return out
+
+
+def rms_norm(x: Floats, weight: Floats, eps: float, plus_one: bool) -> Floats:
+    """x / sqrt(mean(x²) + eps) * weight, or * (1 + weight) with `plus_one`. Shapes: x [N, D], weight [D]."""
+    out = np.empty(x.shape, np.float32)
+    _native.rms_norm(x, weight, eps, plus_one, out)
+    return out
+
+
+def gated_rms_norm(x: Floats, gate: Floats, weight: Floats, eps: float) -> Floats:
+    """rms_norm(x) * weight * silu(gate). Shapes: x, gate [N, D], weight [D]."""
+    out = np.empty(x.shape, np.float32)
+    _native.gated_rms_norm(x, gate, weight, eps, out)
+    return out
+
+
+def silu_mul(gate: Floats, x: Floats) -> Floats:
+    """silu(gate) * x. Any shape, the same for both."""
+    return _gated(_native.silu_mul, gate, x)
+
+
+def sigmoid_mul(gate: Floats, x: Floats) -> Floats:
+    """sigmoid(gate) * x. Any shape, the same for both."""
+    return _gated(_native.sigmoid_mul, gate, x)
+
+
+def crc32c(buffer: Bytes | bytes | bytearray | memoryview, seed: int = 0) -> int:
+    """CRC-32C (Castagnoli) of contiguous bytes that follow bytes whose checksum is `seed`."""
+    return _native.crc32c(_bytes(buffer), seed)
+
+
+def set_num_threads(count: int) -> None:
+    """Use `count` threads (1 to 1024), the caller's included, from the next kernel on."""
+    _native.set_num_threads(count)
+
+
+def variants() -> tuple[str, ...]:
+    """The instruction-set variants that this CPU can run, best first."""
+    return tuple(_native.variants())
+
+
+def variant() -> str:
+    """The instruction-set variant in use."""
+    return _native.variant()
+
+
+def use_variant(name: str) -> None:
+    """Compute with another variant of `variants()`. Results differ in rounding between variants."""
+    _native.use_variant(name)
+
+
+class ExpertReader:
+    """Reads aligned blocks of files on native threads that never take the GIL, past the page cache where possible.
+
+    Thread-safe. Offsets, sizes and addresses are multiples of 4096; a ValueError otherwise.
+    """
+
+    def __init__(self, paths: Sequence[str | Path], *, threads: int = 16, direct: bool = True) -> None:
+        """Open the files. `direct=False` goes through the page cache and drops what it left there.
+
+        Raises: StorageError naming a file that cannot be opened.
+        """
+        if not 1 <= threads <= 1024:
+            raise ValueError(f"threads is {threads}, expected 1 to 1024")
+        try:
+            self._reader = _native.Reader([os.fspath(path) for path in paths], threads, direct)
+        except _native.ReadError as exc:
+            raise StorageError(str(exc)) from None
+
+    def read(self, file: int, offset: int, out: Bytes, crc: int | None) -> int:
+        """Start to fill `out` from paths[file] and return a ticket; its CRC-32C must equal `crc` unless that is None.
+
+        `out` is kept alive until `wait` returns. It must be neither read nor written before.
+        """
+        return self._reader.read(file, offset, out, crc)
+
+    def wait(self, ticket: int) -> None:
+        """Block until the read has ended. Each ticket is waited for once; ValueError for any other.
+
+        Raises: StorageError naming file, offset and cause if the read failed; `out` is then undefined.
+        """
+        try:
+            self._reader.wait(ticket)
+        except _native.ReadError as exc:
+            raise StorageError(str(exc)) from None
+
+    def is_done(self, ticket: int) -> bool:
+        """Whether `wait` would return at once."""
+        return self._reader.is_done(ticket)
+
+    @property
+    def direct(self) -> bool:
+        """Whether every file is read with O_DIRECT; false once a file system has refused it."""
+        return self._reader.direct
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes fetched so far."""
+        return self._reader.bytes_read
+
+    @property
+    def busy_seconds(self) -> float:
+        """Time during which at least one read was in flight."""
+        return self._reader.busy_seconds
+
+    def close(self) -> None:
+        """End the threads. Reads that have begun finish first; those that have not fail. Idempotent."""
+        self._reader.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+
+@lru_cache(maxsize=1024)
+def _matrix(layout: MatrixLayout) -> _native.MatrixLayout:
+    return _native.MatrixLayout(
+        format=int(layout.format),
+        rows=layout.rows,
+        cols=layout.cols,
+        group=layout.group,
+        padded_cols=layout.padded_cols,
+        scales_offset=layout.scales_offset,
+        biases_offset=layout.biases_offset,
+        nbytes=layout.nbytes,
+    )
+
+
+@lru_cache(maxsize=64)
+def _expert(layout: ExpertLayout) -> _native.ExpertLayout:
+    return _native.ExpertLayout(
+        gate=_matrix(layout.gate),
+        up=_matrix(layout.up),
+        down=_matrix(layout.down),
+        gate_offset=layout.gate_offset,
+        up_offset=layout.up_offset,
+        down_offset=layout.down_offset,
+        nbytes=layout.block_bytes,
+    )
+
+
+def _gated(op: Callable[[Floats, Floats, Floats], None], gate: Floats, x: Floats) -> Floats:
+    if gate.shape != x.shape:
+        raise ValueError(f"gate has shape {gate.shape}, x {x.shape}")
+    if not (gate.flags.c_contiguous and x.flags.c_contiguous):
+        raise TypeError("gate and x must be C-contiguous")
+    out = np.empty(x.shape, np.float32)
+    op(gate.reshape(-1), x.reshape(-1), out.reshape(-1))
+    return out
+
+
+def _bytes(buffer: Bytes | bytes | bytearray | memoryview) -> Bytes:
+    return np.frombuffer(buffer, np.uint8)
+
+
+def _choose_variant(environ: Mapping[str, str]) -> None:
+    """FLASHGATE_ISA names a variant to use instead of the best one: portable, avx2 or avx512."""
+    name = environ.get("FLASHGATE_ISA")
+    if name is None:
+        return
+    if name not in variants():
+        raise ValueError(f"FLASHGATE_ISA is {name!r}; this CPU can run {', '.join(variants())}")
+    use_variant(name)
+
+
+_native.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+_choose_variant(os.environ)

@@ -1,0 +1,44 @@
+// Which variants were built, and which of them this CPU can run.
+#include "kernels.h"
+
+namespace flashgate {
+
+#define FLASHGATE_DECLARE(variant) \
+    namespace variant {            \
+    extern const Kernels kTable;   \
+    }
+#if defined(__x86_64__)
+FLASHGATE_DECLARE(avx512)
+FLASHGATE_DECLARE(avx2)
+#endif
+FLASHGATE_DECLARE(portable)
+
+namespace {
+
+struct Supported {
+    const Kernels* tables[3];
+    size_t count = 0;
+
+    Supported() {
+#if defined(__x86_64__)
+        // Each test names what CMakeLists.txt lets the compiler use for that variant.
+        const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                        __builtin_cpu_supports("f16c") && __builtin_cpu_supports("bmi2");
+        if (v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+            tables[count++] = &avx512::kTable;
+        if (v3) tables[count++] = &avx2::kTable;
+#endif
+        tables[count++] = &portable::kTable;
+    }
+};
+
+}  // namespace
+
+const Kernels* const* supported_kernels(size_t* count) {
+    static const Supported supported;
+    *count = supported.count;
+    return supported.tables;
+}
+
+}  // namespace flashgate

@@ -1,0 +1,50 @@
+// The kernels over whole arrays: work is cut into tasks here, arithmetic is in isa/. Sizes are checked by the caller.
+// Shapes, contracts and formulas stand in edge/kernels.py and edge/reference.py.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels.h"
+#include "thread_pool.h"
+
+namespace flashgate {
+
+struct Runtime {
+    ThreadPool pool;
+    const Kernels* kernels;
+};
+
+struct ExpertView {
+    MatrixView gate, up, down;
+};
+
+void matmul(Runtime& rt, const MatrixView& w, const float* x, size_t num_tokens, float* y);
+
+void expert_ffn(Runtime& rt, const ExpertView& expert, const float* x, size_t num_tokens, float* y);
+// One token through several experts of the same layout: y [num_experts, hidden].
+void expert_ffn_many(Runtime& rt, const ExpertView* experts, size_t num_experts, const float* x, float* y);
+
+void scatter_add(Runtime& rt, float* out, const int32_t* rows, const float* weights, const float* y, size_t num_rows,
+                 size_t width);
+// indices ascend within a token; weights are the softmax over all experts, renormalised over the chosen ones.
+void route(Runtime& rt, const float* logits, size_t num_tokens, size_t num_experts, size_t k, int32_t* indices,
+           float* weights);
+
+void causal_conv(Runtime& rt, const Convolution& job);
+
+struct DeltaInputs {
+    const float *q, *k;  // neither normalised
+    const float* g;      // log of the decay
+};
+void gated_delta(Runtime& rt, const DeltaInputs& inputs, DeltaRule job);
+
+void attention(Runtime& rt, const Attention& job);
+
+void rms_norm(Runtime& rt, const float* x, const float* w, bool plus_one, float eps, float* out, size_t num_rows,
+              size_t width);
+void gated_rms_norm(Runtime& rt, const float* x, const float* gate, const float* w, float eps, float* out,
+                    size_t num_rows, size_t width);
+void silu_mul(Runtime& rt, const float* gate, const float* up, float* out, size_t n);
+void sigmoid_mul(Runtime& rt, const float* gate, const float* x, float* out, size_t n);
+
+}  // namespace flashgate

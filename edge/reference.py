@@ -1,0 +1,137 @@
+"""Every native kernel as its formula in plain numpy: what `edge/kernels.py` is tested against, and nothing else.
+
+Shapes and arguments are those of `edge/kernels.py`. Slow, and in float64 inside, so that the difference is the kernel's.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.checkpoint.layout import ExpertLayout
+from edge.checkpoint.matrix import Matrix, dequantize, expert_matrices
+
+Array = NDArray[np.float64]
+Floats = NDArray[np.float32]
+Indices = NDArray[np.int32]
+Bytes = NDArray[np.uint8]
+
+NORM_EPS = 1e-6  # of the L2 norm in gated_delta, as in transformers
+
+
+def sigmoid(x: Array | Floats) -> Array:
+    """1 / (1 + exp(-x)), written so that neither sign overflows."""
+    wide = np.asarray(x, np.float64)
+    small = np.exp(-np.abs(wide))
+    return np.where(wide >= 0, 1.0, small) / (1.0 + small)
+
+
+def silu(x: Array | Floats) -> Array:
+    """x * sigmoid(x)."""
+    return np.asarray(x, np.float64) * sigmoid(x)
+
+
+def matmul(x: Floats | Array, w: Matrix) -> Array:
+    """x Wᵀ."""
+    return np.asarray(x, np.float64) @ dequantize(w).astype(np.float64).T
+
+
+def expert_ffn(x: Floats, block: Bytes, layout: ExpertLayout) -> Array:
+    """down(silu(gate x) * up x)."""
+    gate, up, down = expert_matrices(layout, block)
+    return matmul(silu(matmul(x, gate)) * matmul(x, up), down)
+
+
+def expert_ffn_many(x: Floats, blocks: Sequence[Bytes], layout: ExpertLayout) -> Array:
+    """One row per expert."""
+    return np.concatenate([expert_ffn(x, block, layout) for block in blocks])
+
+
+def scatter_add(out: Array, rows: Indices, weights: Floats, y: Floats) -> None:
+    """out[rows] += weights * y."""
+    out[rows] += weights.astype(np.float64)[:, None] * y
+
+
+def route(logits: Floats, k: int) -> tuple[Indices, Array]:
+    """Softmax over all, the k greatest, renormalised, in ascending order of index."""
+    p = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    p /= p.sum(axis=1, keepdims=True)
+    chosen = np.sort(np.argsort(-p, axis=1, kind="stable")[:, :k], axis=1)
+    weights = np.take_along_axis(p, chosen, axis=1)
+    return chosen.astype(np.int32), weights / weights.sum(axis=1, keepdims=True)
+
+
+def causal_conv(x: Floats, weight: Floats, state: Floats) -> Array:
+    """y[t] = silu(sum over i of weight[:, i] * inputs[t + i]), inputs being the state followed by x."""
+    width = weight.shape[1]
+    inputs = np.concatenate([state, x]).astype(np.float64)
+    state[...] = inputs[len(x) :]
+    return silu(sum((inputs[i : i + len(x)] * weight[:, i] for i in range(width)), np.zeros(x.shape)))
+
+
+def gated_delta(q: Floats, k: Floats, v: Floats, g: Floats, beta: Floats, state: Floats) -> Array:
+    """S = exp(g) S; S = S + k ⊗ beta (v - Sᵀk); y = Sᵀq, per value head."""
+    repeats = v.shape[1] // q.shape[1]
+    q = np.repeat(_l2_normalized(q) * q.shape[2] ** -0.5, repeats, axis=1)  # [T, Hv, Dk]
+    k = np.repeat(_l2_normalized(k), repeats, axis=1)
+    s = state.astype(np.float64)  # [Hv, Dk, Dv]
+    out = np.empty(v.shape)
+    for t in range(len(v)):
+        s *= np.exp(g[t].astype(np.float64))[:, None, None]
+        delta = beta[t][:, None] * (v[t] - np.einsum("hkv,hk->hv", s, k[t]))
+        s += k[t][:, :, None] * delta[:, None, :]
+        out[t] = np.einsum("hkv,hk->hv", s, q[t])
+    state[...] = s
+    return out
+
+
+def attention(q: Floats, k: Floats, v: Floats, start: int) -> Array:
+    """softmax(q kᵀ D^-0.5) v over the keys up to each token's own."""
+    num_tokens, num_heads, dim = q.shape
+    repeats = num_heads // k.shape[1]
+    out = np.empty(q.shape)
+    for t in range(num_tokens):
+        keys = np.repeat(k[: start + t + 1].astype(np.float64), repeats, axis=1)  # [n, Hq, D]
+        values = np.repeat(v[: start + t + 1].astype(np.float64), repeats, axis=1)
+        scores = np.einsum("hd,nhd->hn", q[t], keys) * dim**-0.5
+        p = np.exp(scores - scores.max(axis=1, keepdims=True))
+        out[t] = np.einsum("hn,nhd->hd", p / p.sum(axis=1, keepdims=True), values)
+    return out
+
+
+def rms_norm(x: Floats, weight: Floats, eps: float, plus_one: bool) -> Array:
+    """x / sqrt(mean(x²) + eps) * weight or * (1 + weight)."""
+    wide = x.astype(np.float64)
+    normalized: Array = wide / np.sqrt((wide**2).mean(axis=-1, keepdims=True) + eps)
+    return normalized * (weight.astype(np.float64) + plus_one)
+
+
+def gated_rms_norm(x: Floats, gate: Floats, weight: Floats, eps: float) -> Array:
+    """rms_norm(x) * weight * silu(gate)."""
+    return rms_norm(x, weight, eps, plus_one=False) * silu(gate)
+
+
+def silu_mul(gate: Floats, x: Floats) -> Array:
+    """silu(gate) * x."""
+    return silu(gate) * x
+
+
+def sigmoid_mul(gate: Floats, x: Floats) -> Array:
+    """sigmoid(gate) * x."""
+    return sigmoid(gate) * x
+
+
+def crc32c(buffer: bytes, seed: int = 0) -> int:
+    """Bit by bit; the reflected Castagnoli polynomial."""
+    crc = seed ^ 0xFFFFFFFF
+    for byte in buffer:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
+
+
+def _l2_normalized(x: Floats) -> Array:
+    wide = x.astype(np.float64)
+    normalized: Array = wide / np.sqrt((wide**2).sum(axis=-1, keepdims=True) + NORM_EPS)
+    return normalized
