@@ -39,6 +39,10 @@ class SlotCache:
             self._slots.move_to_end(key)
         return slot
 
+    def slot(self, key: ExpertKey) -> int:
+        """The slot of `key`, which is in one."""
+        return self._slots[key]
+
     def admit(self, key: ExpertKey, *, is_scan: bool = False) -> int | None:
         """A slot for `key`, which is in none yet; None if every slot is pinned."""
         if not self._free and not self._evict():
