@@ -1,0 +1,51 @@
+"""Gated DeltaNet: linear attention whose state is corrected towards each new value and decays by a learned gate."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge import kernels
+from edge.config import ModelConfig
+from edge.layers.activations import sigmoid, softplus
+from edge.layers.weights import Weights
+from edge.state import DeltaState, conv_channels
+
+
+class GatedDeltaNet:
+    """One linear-attention token mixer."""
+
+    def __init__(self, config: ModelConfig, weights: Weights) -> None:
+        self._config = config
+        width, num_heads = config.hidden_size, config.num_value_heads
+        value_width = num_heads * config.value_head_dim
+        self._in_proj_qkv = weights.matrix("in_proj_qkv", conv_channels(config), width)
+        self._in_proj_z = weights.matrix("in_proj_z", value_width, width)
+        self._in_proj_b = weights.matrix("in_proj_b", num_heads, width)
+        self._in_proj_a = weights.matrix("in_proj_a", num_heads, width)
+        self._conv = weights.vector("conv1d", conv_channels(config), config.conv_width)
+        self._dt_bias = weights.vector("dt_bias", num_heads)
+        self._decay_rate = -np.exp(weights.vector("A_log", num_heads))
+        self._norm = weights.vector("norm", config.value_head_dim)
+        self._out_proj = weights.matrix("out_proj", width, value_width)
+
+    def forward(self, x: NDArray[np.float32], state: DeltaState) -> NDArray[np.float32]:
+        """Mix f32[T, H] tokens, the next ones of the sequence that `state` has seen; `state` moves on."""
+        config = self._config
+        mixed = kernels.causal_conv(kernels.matmul(x, self._in_proj_qkv), self._conv, state.conv)
+        queries, keys, values = self._split(mixed)
+        beta = sigmoid(kernels.matmul(x, self._in_proj_b))  # [T, Hv]
+        log_decay = self._decay_rate * softplus(kernels.matmul(x, self._in_proj_a) + self._dt_bias)  # [T, Hv]
+        y = kernels.gated_delta(queries, keys, values, log_decay, beta, state.recurrent)  # [T, Hv, Dv]
+
+        gate = kernels.matmul(x, self._in_proj_z).reshape(-1, config.value_head_dim)
+        y = kernels.gated_rms_norm(y.reshape(-1, config.value_head_dim), gate, self._norm, config.rms_norm_eps)
+        return kernels.matmul(y.reshape(len(x), -1), self._out_proj)
+
+    def _split(self, mixed: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
+        config = self._config
+        key_width = config.num_key_heads * config.key_head_dim
+        queries, keys, values = np.split(mixed, (key_width, 2 * key_width), axis=1)
+        return (
+            np.ascontiguousarray(queries).reshape(-1, config.num_key_heads, config.key_head_dim),
+            np.ascontiguousarray(keys).reshape(-1, config.num_key_heads, config.key_head_dim),
+            np.ascontiguousarray(values).reshape(-1, config.num_value_heads, config.value_head_dim),
+        )

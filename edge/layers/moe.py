@@ -1,0 +1,104 @@
+"""Sparse mixture of experts: the router, the routed experts that its choice needs, and the shared expert."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge import kernels
+from edge.checkpoint.layout import ExpertLayout
+from edge.config import ModelConfig
+from edge.layers.activations import sigmoid
+from edge.layers.weights import Weights
+
+Batch = list[tuple[int, NDArray[np.uint8]]]  # experts and their packed blocks
+
+
+class ExpertSource(Protocol):
+    """Where the packed blocks of routed experts come from."""
+
+    layout: ExpertLayout
+
+    def fetch(self, layer: int, experts: Sequence[int], *, is_scan: bool) -> AbstractContextManager[Iterator[Batch]]:
+        """Start loading `experts` (rising, distinct) of `layer`; the iterator yields each of them in one batch.
+
+        If `is_scan` (a prompt passing through) one by one in rising order, else whatever is there together, before what
+        is still loading. Blocks are valid until the next batch is asked for. The iterator raises StorageError.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """Which tokens go to which experts, grouped by expert."""
+
+    experts: list[int]  # distinct, rising
+    rows: list[NDArray[np.int32]]  # per expert the tokens that chose it, rising
+    shares: list[NDArray[np.float32]]  # and the weight of its output in each
+
+
+class SparseMoe:
+    """The feed-forward part of one layer."""
+
+    def __init__(self, config: ModelConfig, layer: int, weights: Weights, source: ExpertSource) -> None:
+        self._layer = layer
+        self._top_k = config.top_k
+        self._source = source
+        width, shared_width = config.hidden_size, config.shared_expert_size
+        self._router = weights.matrix("gate", config.num_experts, width)
+        shared = weights.under("shared_expert")
+        self._shared_gate_proj = shared.matrix("gate_proj", shared_width, width)
+        self._shared_up_proj = shared.matrix("up_proj", shared_width, width)
+        self._shared_down_proj = shared.matrix("down_proj", width, shared_width)
+        self._shared_expert_gate = weights.matrix("shared_expert_gate", 1, width)
+
+    def forward(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """f32[T, H] to f32[T, H]."""
+        routing = group_by_expert(*kernels.route(kernels.matmul(x, self._router), self._top_k))
+        with self._source.fetch(self._layer, routing.experts, is_scan=len(x) > 1) as batches:
+            out = self._shared_expert(x)  # while the first reads are under way
+            self._add_experts(x, routing, batches, out)
+        return out
+
+    def _shared_expert(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        hidden = kernels.silu_mul(kernels.matmul(x, self._shared_gate_proj), kernels.matmul(x, self._shared_up_proj))
+        out = kernels.matmul(hidden, self._shared_down_proj)
+        out *= sigmoid(kernels.matmul(x, self._shared_expert_gate))
+        return out
+
+    def _add_experts(
+        self, x: NDArray[np.float32], routing: Routing, batches: Iterator[Batch], out: NDArray[np.float32]
+    ) -> None:
+        """Add each expert's share to `out` in rising order of experts, in whatever order they arrive.
+
+        A sum of floats depends on its order, and the order of arrival on what the cache happened to hold.
+        """
+        positions = {expert: position for position, expert in enumerate(routing.experts)}
+        waiting: dict[int, NDArray[np.float32]] = {}
+        next_position = 0
+        for batch in batches:
+            waiting |= self._run_batch(x, routing, [(positions[expert], block) for expert, block in batch])
+            while next_position in waiting:
+                y = waiting.pop(next_position)
+                kernels.scatter_add(out, routing.rows[next_position], routing.shares[next_position], y)
+                next_position += 1
+
+    def _run_batch(self, x: NDArray[np.float32], routing: Routing, batch: Batch) -> dict[int, NDArray[np.float32]]:
+        """The outputs of the experts at some positions of `routing`, for the tokens that chose them."""
+        layout = self._source.layout
+        if len(x) == 1:
+            y = kernels.expert_ffn_many(x, [block for _, block in batch], layout)  # [len(batch), H]
+            return {position: y[i : i + 1] for i, (position, _) in enumerate(batch)}
+        return {position: kernels.expert_ffn(x[routing.rows[position]], block, layout) for position, block in batch}
+
+
+def group_by_expert(chosen: NDArray[np.int32], shares: NDArray[np.float32]) -> Routing:
+    """[T, K] experts of each token, rising, and their shares, the other way round."""
+    num_chosen = chosen.shape[1]
+    flat = chosen.ravel()
+    order = np.argsort(flat, kind="stable")  # by expert, tokens rising within each
+    experts, starts = np.unique(flat[order], return_index=True)
+    rows = np.split((order // num_chosen).astype(np.int32), starts[1:])
+    return Routing(experts.tolist(), rows, np.split(shares.ravel()[order], starts[1:]))
