@@ -34,10 +34,11 @@ def parse_bytes(text: str) -> int:
 
 
 def format_bytes(count: int) -> str:
-    """1,300,000,000 to "1.3 GB"; rounded up, so that a limit quoted from it suffices."""
+    """1,234,000,000 to "1.3 GB"; rounded up, so that a limit quoted from it suffices."""
     for unit, name in ((1000**3, "GB"), (1000**2, "MB")):
         if count >= unit:
-            return f"{-(-count * 10 // unit) / 10:g} {name}"
+            tenths = -(-count * 10 // unit)
+            return f"{tenths // 10}.{tenths % 10} {name}"
     return f"{-(-count // 1000)} kB"
 
 

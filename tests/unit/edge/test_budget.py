@@ -1,0 +1,120 @@
+"""Sizes as people write them, and how a memory budget is shared out."""
+
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge.budget import MARGIN_BYTES, MemoryPlan, format_bytes, parse_bytes, plan_memory, scratch_bytes
+from edge.checkpoint.layout import ExpertLayout, Format, MatrixLayout
+from edge.config import ModelConfig
+from edge.errors import BudgetError
+from edge.state import SequenceState, state_bytes
+
+# The geometry of Qwen3.5-397B-A17B.
+CONFIG = ModelConfig(
+    hidden_size=4096,
+    num_layers=60,
+    vocab_size=248_320,
+    layer_types=("linear_attention", "linear_attention", "linear_attention", "full_attention") * 15,
+    rms_norm_eps=1e-6,
+    num_attention_heads=32,
+    num_kv_heads=2,
+    head_dim=256,
+    rotary_dim=64,
+    rope_theta=1e7,
+    num_key_heads=16,
+    num_value_heads=64,
+    key_head_dim=128,
+    value_head_dim=128,
+    conv_width=4,
+    num_experts=512,
+    top_k=10,
+    expert_size=1024,
+    shared_expert_size=1024,
+    tie_embeddings=False,
+    max_positions=262_144,
+    eos_token_ids=(1,),
+)
+GATE = MatrixLayout(Format.Q4, 1024, 4096, 64)
+EXPERT = ExpertLayout(GATE, GATE, MatrixLayout(Format.Q4, 4096, 1024, 64))
+DENSE_BYTES = 5_500_000_000
+
+
+def plan(memory_bytes: int, *, context_tokens: int = 4096, chunk_tokens: int = 512) -> MemoryPlan:
+    return plan_memory(
+        CONFIG,
+        EXPERT,
+        dense_bytes=DENSE_BYTES,
+        baseline_bytes=60_000_000,
+        memory_bytes=memory_bytes,
+        context_tokens=context_tokens,
+        chunk_tokens=chunk_tokens,
+    )
+
+
+@pytest.mark.parametrize("text", ["", "GB", "3XB", "-1GB", "1e9", "3 G B", "nan"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(BudgetError, match="is not a size in bytes; write it like 3GB"):
+        parse_bytes(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("3GB", 3 * 10**9), ("512MiB", 512 * 2**20), ("1.5 gb", 15 * 10**8), ("123", 123), ("2k", 2000), ("1TiB", 2**40)],
+)
+def test_sizes_are_read_as_written(text: str, count: int) -> None:
+    assert parse_bytes(text) == count
+
+
+@given(st.integers(1, 10**15))
+def test_a_formatted_size_is_never_below_the_number(count: int) -> None:
+    shown = parse_bytes(format_bytes(count))
+    assert count <= shown <= count * 1.1 + 1000
+
+
+def test_a_budget_that_is_too_small_names_what_would_do() -> None:
+    with pytest.raises(
+        BudgetError, match=r"needs at least (.*) for this model with a context of 4096; --memory"
+    ) as error:
+        plan(1_000_000_000)
+    least = str(error.value).split("needs at least ")[1].split(" for")[0]
+    assert plan(parse_bytes(least)).num_slots >= CONFIG.top_k
+    with pytest.raises(BudgetError):
+        plan(int(parse_bytes(least) * 0.98))
+
+
+@given(memory=st.integers(6_000_000_000, 300_000_000_000), context=st.integers(1, 8192), chunk=st.integers(1, 2048))
+def test_the_parts_never_exceed_the_budget(memory: int, context: int, chunk: int) -> None:
+    try:
+        parts = plan(memory, context_tokens=context, chunk_tokens=chunk)
+    except BudgetError:
+        return
+    assert parts.total_bytes <= memory
+    assert parts.num_slots >= CONFIG.top_k
+    assert min(chunk, 16) <= parts.chunk_tokens <= chunk
+    assert parts.scratch_bytes == scratch_bytes(CONFIG, parts.chunk_tokens)
+
+
+def test_a_tight_budget_shortens_the_chunks_before_it_is_refused() -> None:
+    needed = plan(12_000_000_000, chunk_tokens=16).total_bytes - plan(12_000_000_000, chunk_tokens=16).expert_bytes
+    assert plan(needed + CONFIG.top_k * EXPERT.block_bytes, chunk_tokens=512).chunk_tokens == 16
+
+
+def test_there_are_no_more_slots_than_experts() -> None:
+    assert plan(10**13).num_slots == CONFIG.num_layers * CONFIG.num_experts
+
+
+def test_the_state_has_the_bytes_that_are_planned_for_it() -> None:
+    config = dataclasses.replace(CONFIG, num_layers=4, layer_types=CONFIG.layer_types[:4])
+    state = SequenceState(config, 100)
+    arrays = [getattr(layer, name) for layer in state.layers for name in layer.__slots__]
+    assert sum(array.nbytes for array in arrays) == state_bytes(config, 100)
+
+
+def test_the_397b_keeps_the_state_its_authors_count() -> None:
+    per_token = state_bytes(CONFIG, 2) - state_bytes(CONFIG, 1)
+    assert per_token == 2 * 30_720  # keys and values in f32, twice the fp16 figure
+    assert state_bytes(CONFIG, 1) - per_token == pytest.approx(188.7e6 + 6.6e6, rel=1e-3)
+    assert MARGIN_BYTES < 10**8

@@ -1,0 +1,60 @@
+"""The parts of the layers that are plain numpy: elementwise functions, rotation, grouping, looking weights up."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge.checkpoint.layout import Format, MatrixLayout
+from edge.checkpoint.matrix import empty_matrix
+from edge.errors import PackError
+from edge.layers.activations import sigmoid, softplus
+from edge.layers.moe import group_by_expert
+from edge.layers.weights import Weights
+
+POINTS = np.array([-200, -89, -20, -1, -1e-4, 0, 1e-4, 1, 20, 89, 200], np.float32)
+
+
+def test_elementwise_functions_are_those_of_torch_and_stay_finite() -> None:
+    points = torch.from_numpy(POINTS)
+    np.testing.assert_allclose(sigmoid(POINTS), torch.sigmoid(points).numpy(), rtol=1e-6, atol=1e-38)
+    np.testing.assert_allclose(softplus(POINTS), torch.nn.functional.softplus(points).numpy(), rtol=1e-6, atol=1e-8)
+
+
+@given(st.integers(1, 40), st.integers(1, 6), st.integers(0, 2**32))
+def test_grouping_by_expert_loses_and_invents_nothing(num_tokens: int, top_k: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    chosen = np.stack([np.sort(rng.choice(9, top_k, replace=False)) for _ in range(num_tokens)]).astype(np.int32)
+    shares = rng.random((num_tokens, top_k), dtype=np.float32)
+    routing = group_by_expert(chosen, shares)
+    assert routing.experts == sorted(set(chosen.ravel().tolist()))
+    found: dict[tuple[int, int], float] = {}
+    for expert, rows, weights in zip(routing.experts, routing.rows, routing.shares, strict=True):
+        assert (np.diff(rows) > 0).all()
+        assert rows.dtype.name == "int32"
+        assert weights.dtype.name == "float32"
+        found |= {(row, expert): weight for row, weight in zip(rows.tolist(), weights.tolist(), strict=True)}
+    expected = {
+        (row, int(expert)): float(shares[row, rank])
+        for row in range(num_tokens)
+        for rank, expert in enumerate(chosen[row])
+    }
+    assert found == expected
+
+
+def test_a_missing_tensor_is_named() -> None:
+    with pytest.raises(PackError, match=r"layers\.3\.mlp\.gate is missing"):
+        Weights({}).under("layers.3").under("mlp").matrix("gate", 2, 3)
+
+
+def test_a_tensor_of_another_shape_is_named_with_both_shapes() -> None:
+    weights = Weights({"a": empty_matrix(MatrixLayout(Format.F16, 2, 3)), "b": np.zeros(4, np.float32)})
+    with pytest.raises(PackError, match=r"tensor a is a F16 matrix \[2, 3\]; the config asks for \[3, 2\]"):
+        weights.matrix("a", 3, 2)
+    with pytest.raises(PackError, match=r"tensor b is float32 \[4\]; the config asks for f32\[5\]"):
+        weights.vector("b", 5)
+    with pytest.raises(PackError, match="tensor b is float32"):
+        weights.matrix("b", 4, 1)
+    with pytest.raises(PackError, match="tensor a is a F16 matrix"):
+        weights.vector("a", 2, 3)
