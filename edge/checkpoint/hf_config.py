@@ -4,11 +4,13 @@ The tables list the keys that transformers writes and those of the Qwen3.5 relea
 change the model's answers in a way nobody here has looked at.
 """
 
+import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edge.config import FULL_ATTENTION, LINEAR_ATTENTION
+from edge.config import FULL_ATTENTION, LINEAR_ATTENTION, ModelConfig
 from edge.errors import CheckpointError
 
 NESTED, TEXT = "qwen3_5_moe", "qwen3_5_moe_text"
@@ -199,14 +201,16 @@ class _Reading:
         return {}
 
     def _number(self, section: Mapping[str, Any], key: str, kind: type, where: str) -> Any:
-        value = section.get(key)
+        value: Any = section.get(key)
         if key not in section:
             self._problems.append(f"missing key {where}{key}")
-        elif type(value) is kind or (kind is float and type(value) is int):
-            return kind(value)
+        elif type(value) is kind:
+            return value
+        elif kind is float and type(value) is int and abs(value) < sys.float_info.max:
+            return float(value)  # JSON writers shorten 1e7 to 10000000
         else:
             self._problems.append(f"{where}{key} is {value!r}; must be {kind.__name__}")
-        return kind(1)  # a stand-in so that reading goes on to the other keys; never returned to a caller
+        return 1  # a stand-in so that reading goes on to the other keys; never returned to a caller
 
     def _layer_types(self, num_layers: int) -> tuple[str, ...]:
         if (types := self._text.get("layer_types")) is not None:
@@ -255,3 +259,27 @@ class _Reading:
                     self._problems.append(f"eos_token_id is {tokens!r}; must be whole numbers")
                 return tuple(tokens)
         return ()
+
+
+def write_config(config: ModelConfig, form: str) -> dict[str, Any]:
+    """A config.json of the text type that says `config`; `form` is the dtype's name there, such as bfloat16."""
+    values = {key: getattr(config, rule.name) for key, rule in TEXT_KEYS.items() if isinstance(rule, Field)}
+    factor = config.rotary_dim / config.head_dim
+    while int(config.head_dim * factor) < config.rotary_dim:  # a factor that rounding took just below
+        factor = math.nextafter(factor, 2)
+    return {
+        "architectures": ["Qwen3_5MoeForCausalLM"],
+        "model_type": TEXT,
+        "dtype": form,
+        "hidden_act": "silu",
+        "attention_bias": False,
+        **values,
+        "layer_types": list(config.layer_types),
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": config.rope_theta,
+            "partial_rotary_factor": factor,
+        },
+        "tie_word_embeddings": config.tie_embeddings,
+        "eos_token_id": list(config.eos_token_ids) or None,
+    }

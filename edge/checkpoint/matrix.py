@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.checkpoint.layout import CODE_COLUMNS, SECTION_ALIGNMENT, ExpertLayout, Format, MatrixLayout
+from edge.quant.floats import STORED_DTYPES, widen
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -71,27 +72,14 @@ def dequantize(matrix: Matrix) -> Floats:
 def dequantize_rows(matrix: Matrix, rows: slice | Sequence[int] | NDArray[np.integer]) -> Floats:
     """Some rows of the stored numbers: f32 [len(rows), cols]. A copy; touches only those rows."""
     layout = matrix.layout
-    stored = stored_rows(matrix)[rows].copy()
+    stored = stored_rows(matrix)[rows]
     if not layout.format.is_quantized:
-        return np.ascontiguousarray(_floats(stored, layout.format)[:, : layout.cols])
+        return widen(stored.view(STORED_DTYPES[layout.format])[:, : layout.cols], layout.format)
     codes = _codes(stored, layout).reshape(len(stored), layout.num_groups, layout.group)
     values = codes.astype(np.float32)  # [R, G, group]
     values *= scales(matrix)[rows].astype(np.float32)[:, :, None]
     values += biases(matrix)[rows].astype(np.float32)[:, :, None]
     return np.ascontiguousarray(values.reshape(len(stored), layout.padded_cols)[:, : layout.cols])
-
-
-def widen_bfloat16(words: NDArray[np.uint16]) -> Floats:
-    """bf16 bit patterns as f32, exactly: bf16 is the upper half of an f32."""
-    return (words.astype(np.uint32) << 16).view(np.float32)
-
-
-def _floats(stored: Bytes, form: Format) -> Floats:
-    if form is Format.F32:
-        return stored.view(np.float32)
-    if form is Format.F16:
-        return stored.view(np.float16).astype(np.float32)
-    return widen_bfloat16(stored.view(np.uint16))
 
 
 def _codes(stored: Bytes, layout: MatrixLayout) -> Bytes:

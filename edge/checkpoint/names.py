@@ -1,0 +1,133 @@
+"""Names and shapes of every tensor of a Qwen3.5-MoE model: here without prefix, there as checkpoints write them."""
+
+import enum
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from edge.config import FULL_ATTENTION, ModelConfig
+
+PREFIXES = ("model.language_model.", "model.")  # the nested type's, the text type's
+SKIPPED = {"vision": ("model.visual.", "visual."), "mtp": ("mtp.",)}
+
+
+class Role(enum.Enum):
+    """How a dense tensor is stored."""
+
+    VECTOR = "vector"  # float32, in its own shape
+    KEPT = "kept"  # a matrix in the checkpoint's own precision: small, and routing and gating feel every bit
+    QUANTIZED = "quantized"  # a matrix in fewer bits where asked
+
+
+@dataclass(frozen=True, slots=True)
+class DenseTensor:
+    """A tensor outside the routed experts. `source` is its name below the prefix, in `source_shape`."""
+
+    name: str
+    source: str
+    role: Role
+    shape: tuple[int, ...]
+    source_shape: tuple[int, ...]
+
+
+def dense_tensors(config: ModelConfig) -> tuple[DenseTensor, ...]:
+    """All of them, in the order in which a pack stores them."""
+    return tuple(_dense(config))
+
+
+def _dense(config: ModelConfig) -> Iterator[DenseTensor]:
+    hidden, vocab = config.hidden_size, config.vocab_size
+    yield _weight("embed_tokens", Role.QUANTIZED, vocab, hidden)
+    for layer, kind in enumerate(config.layer_types):
+        prefix = f"layers.{layer}."
+        yield _weight(prefix + "input_layernorm", Role.VECTOR, hidden)
+        yield from (_attention if kind == FULL_ATTENTION else _deltanet)(config, prefix)
+        yield _weight(prefix + "post_attention_layernorm", Role.VECTOR, hidden)
+        yield from _shared_expert(config, prefix + "mlp.")
+    yield _weight("norm", Role.VECTOR, hidden)
+    if not config.tie_embeddings:
+        yield _weight("lm_head", Role.QUANTIZED, vocab, hidden)
+
+
+def _attention(config: ModelConfig, prefix: str) -> Iterator[DenseTensor]:
+    prefix += "self_attn."
+    hidden, head_dim = config.hidden_size, config.head_dim
+    query, kv = config.num_attention_heads * head_dim, config.num_kv_heads * head_dim
+    yield _weight(prefix + "q_proj", Role.QUANTIZED, 2 * query, hidden)  # per head: query, then gate
+    yield _weight(prefix + "k_proj", Role.QUANTIZED, kv, hidden)
+    yield _weight(prefix + "v_proj", Role.QUANTIZED, kv, hidden)
+    yield _weight(prefix + "o_proj", Role.QUANTIZED, hidden, query)
+    yield _weight(prefix + "q_norm", Role.VECTOR, head_dim)
+    yield _weight(prefix + "k_norm", Role.VECTOR, head_dim)
+
+
+def _deltanet(config: ModelConfig, prefix: str) -> Iterator[DenseTensor]:
+    prefix += "linear_attn."
+    hidden, heads = config.hidden_size, config.num_value_heads
+    value = heads * config.value_head_dim
+    channels = 2 * config.num_key_heads * config.key_head_dim + value
+    yield _weight(prefix + "in_proj_qkv", Role.QUANTIZED, channels, hidden)
+    yield _weight(prefix + "in_proj_z", Role.QUANTIZED, value, hidden)
+    yield _weight(prefix + "in_proj_b", Role.KEPT, heads, hidden)
+    yield _weight(prefix + "in_proj_a", Role.KEPT, heads, hidden)
+    width = config.conv_width
+    conv = prefix + "conv1d"
+    yield DenseTensor(conv, conv + ".weight", Role.VECTOR, (channels, width), (channels, 1, width))
+    for name in ("dt_bias", "A_log"):  # parameters of their own, without ".weight"
+        yield DenseTensor(prefix + name, prefix + name, Role.VECTOR, (heads,), (heads,))
+    yield _weight(prefix + "norm", Role.VECTOR, config.value_head_dim)
+    yield _weight(prefix + "out_proj", Role.QUANTIZED, hidden, value)
+
+
+def _shared_expert(config: ModelConfig, prefix: str) -> Iterator[DenseTensor]:
+    hidden, size = config.hidden_size, config.shared_expert_size
+    yield _weight(prefix + "gate", Role.KEPT, config.num_experts, hidden)
+    yield _weight(prefix + "shared_expert.gate_proj", Role.QUANTIZED, size, hidden)
+    yield _weight(prefix + "shared_expert.up_proj", Role.QUANTIZED, size, hidden)
+    yield _weight(prefix + "shared_expert.down_proj", Role.QUANTIZED, hidden, size)
+    yield _weight(prefix + "shared_expert_gate", Role.KEPT, 1, hidden)
+
+
+def _weight(name: str, role: Role, *shape: int) -> DenseTensor:
+    return DenseTensor(name, name + ".weight", role, shape, shape)
+
+
+class Part(enum.Enum):
+    """A matrix of a routed expert."""
+
+    GATE = "gate"
+    UP = "up"
+    DOWN = "down"
+
+
+def part_shape(config: ModelConfig, part: Part) -> tuple[int, int]:
+    """[rows, cols] of one expert's matrix."""
+    hidden, size = config.hidden_size, config.expert_size
+    return (hidden, size) if part is Part.DOWN else (size, hidden)
+
+
+def fused_source(layer: int, part: Part) -> str:
+    """The tensor that holds this part of all experts of a layer: [E, 2I, H] with gate rows first, or [E, H, I]."""
+    return f"layers.{layer}.mlp.experts.{'down_proj' if part is Part.DOWN else 'gate_up_proj'}"
+
+
+def fused_shape(config: ModelConfig, part: Part) -> tuple[int, int, int]:
+    """Of that tensor."""
+    rows, cols = part_shape(config, part)
+    return (config.num_experts, rows if part is Part.DOWN else 2 * rows, cols)
+
+
+def single_source(layer: int, expert: int, part: Part) -> str:
+    """The tensor that holds this part of one expert."""
+    return f"layers.{layer}.mlp.experts.{expert}.{part.value}_proj.weight"
+
+
+def skipped_kind(name: str) -> str | None:
+    """The key of SKIPPED for a tensor of a part that the engine does not run, None for all others."""
+    return next((kind for kind, prefixes in SKIPPED.items() if name.startswith(prefixes)), None)
+
+
+def without_prefix(names: Iterable[str]) -> dict[str, str]:
+    """Names below the prefix → names in the checkpoint. A name with no or another prefix stands for itself."""
+    names = list(names)
+    prefix = next((p for p in PREFIXES if any(name.startswith(p) for name in names)), PREFIXES[-1])
+    return {name.removeprefix(prefix): name for name in names}
