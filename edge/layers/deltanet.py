@@ -42,10 +42,9 @@ class GatedDeltaNet:
 
     def _split(self, mixed: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
         config = self._config
-        key_width = config.num_key_heads * config.key_head_dim
-        queries, keys, values = np.split(mixed, (key_width, 2 * key_width), axis=1)
+        width = config.num_key_heads * config.key_head_dim
         return (
-            np.ascontiguousarray(queries).reshape(-1, config.num_key_heads, config.key_head_dim),
-            np.ascontiguousarray(keys).reshape(-1, config.num_key_heads, config.key_head_dim),
-            np.ascontiguousarray(values).reshape(-1, config.num_value_heads, config.value_head_dim),
+            np.ascontiguousarray(mixed[:, :width]).reshape(-1, config.num_key_heads, config.key_head_dim),
+            np.ascontiguousarray(mixed[:, width : 2 * width]).reshape(-1, config.num_key_heads, config.key_head_dim),
+            np.ascontiguousarray(mixed[:, 2 * width :]).reshape(-1, config.num_value_heads, config.value_head_dim),
         )

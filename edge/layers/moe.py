@@ -14,6 +14,8 @@ from edge.config import ModelConfig
 from edge.layers.activations import sigmoid
 from edge.layers.weights import Weights
 
+FIRST_ROW = np.zeros(1, np.int32)
+
 Batch = list[tuple[int, NDArray[np.uint8]]]  # experts and their packed blocks
 
 
@@ -96,7 +98,9 @@ class SparseMoe:
 
 def group_by_expert(chosen: NDArray[np.int32], shares: NDArray[np.float32]) -> Routing:
     """[T, K] experts of each token, rising, and their shares, the other way round."""
-    num_chosen = chosen.shape[1]
+    num_tokens, num_chosen = chosen.shape
+    if num_tokens == 1:  # the same answer without the sorting, which decoding would pay in every layer
+        return Routing(chosen[0].tolist(), [FIRST_ROW] * num_chosen, list(shares.reshape(num_chosen, 1)))
     flat = chosen.ravel()
     order = np.argsort(flat, kind="stable")  # by expert, tokens rising within each
     experts, starts = np.unique(flat[order], return_index=True)
