@@ -1,0 +1,1 @@
+"""`flashgate up`: the edge node, the cloud stub and the gateway as children of one process."""
