@@ -1,6 +1,6 @@
 """Every native kernel as its formula in plain numpy: what `edge/kernels.py` is tested against, and nothing else.
 
-Shapes and arguments are those of `edge/kernels.py`. Slow, and in float64 inside, so that the difference is the kernel's.
+Shapes and arguments are those of `edge/kernels.py`. Slow, in float64 inside: the difference is the kernel's.
 """
 
 from collections.abc import Sequence

@@ -70,10 +70,10 @@ struct Layout {
     Layout(int format, size_t rows, size_t cols, size_t group, size_t padded_cols, size_t scales, size_t biases,
            size_t nbytes)
         : scales_offset(scales), biases_offset(biases), num_bytes(nbytes) {
-        constexpr size_t kMax = size_t{1} << 31;
+        constexpr size_t kMax = size_t{1} << 31, kMaxBytes = size_t{1} << 48;
         expect(format >= 0 && format <= 4, "format is not one of 0 (f32) to 4 (4 bits)");
-        expect(rows > 0 && rows < kMax && cols > 0 && cols <= padded_cols && padded_cols < kMax,
-               "rows and cols must be positive, padded_cols at least cols, all below 2**31");
+        expect(rows > 0 && rows < kMax && cols > 0 && cols <= padded_cols && padded_cols < kMax && nbytes < kMaxBytes,
+               "rows and cols must be positive, padded_cols at least cols, all below 2**31, nbytes below 2**48");
         const bool quantised = format >= static_cast<int>(Format::kQ8);
         expect(quantised ? group > 0 && group % 32 == 0 && padded_cols % group == 0 : padded_cols % 16 == 0,
                "padded_cols must be a multiple of 16, of group where there is one, and group of 32");
@@ -82,12 +82,11 @@ struct Layout {
         constexpr size_t kHalfBytes[] = {8, 4, 4, 2, 1};  // per two elements
         const size_t codes_end = rows * (padded_cols / 2) * kHalfBytes[format];
         const size_t side = rows * num_groups * 2;
-        if (quantised)
+        expect(codes_end <= nbytes && scales <= nbytes && biases <= nbytes, "sections go beyond the bytes");
+        if (quantised)  // no sum wraps: offsets are at most nbytes, and `side` is below 2**60
             expect(codes_end <= scales && scales % 2 == 0 && scales + side <= biases && biases % 2 == 0 &&
                        biases + side <= nbytes,
-                   "the sections of the matrix overlap or go beyond its bytes");
-        else
-            expect(codes_end <= nbytes, "the matrix goes beyond its bytes");
+                   "sections overlap or go beyond the bytes");
     }
 
     MatrixView at(const uint8_t* data) const {
@@ -123,7 +122,7 @@ struct ExpertBlock {
                "gate, up and down differ in the hidden size");
         expect(gate.shape.padded_cols == up.shape.padded_cols, "gate and up differ in padded_cols");
         for (const auto& [at, part] : {std::pair(gate_at, &gate), std::pair(up_at, &up), std::pair(down_at, &down)})
-            expect(at % kMatrixAlignment == 0 && at + part->num_bytes <= nbytes,
+            expect(at % kMatrixAlignment == 0 && at <= nbytes && part->num_bytes <= nbytes - at,
                    "a matrix is not aligned or goes beyond the block");
     }
     size_t hidden() const { return gate.shape.cols; }

@@ -36,6 +36,13 @@ uint64_t size_of(int fd) {
     return ::fstat(fd, &info) == 0 ? static_cast<uint64_t>(info.st_size) : 0;
 }
 
+// Through the page cache, the kernel would fetch what follows a block, and keep it after we drop the block.
+void forbid_readahead([[maybe_unused]] int fd) {
+#if defined(POSIX_FADV_RANDOM)
+    ::posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
+#endif
+}
+
 }  // namespace
 
 Reader::Reader(std::vector<std::string> paths, size_t num_threads, bool direct) : files_(paths.size()) {
@@ -59,6 +66,7 @@ void Reader::open(File& file, std::string path, bool direct) {
     struct stat info;
     if (::fstat(file.fd, &info) != 0) throw ReadError("cannot inspect " + file.path + ": " + errno_text(errno));
     if (!S_ISREG(info.st_mode)) throw ReadError("cannot read " + file.path + ": not a regular file");
+    if (!file.direct) forbid_readahead(file.fd);
 }
 
 bool Reader::direct() const {
@@ -160,6 +168,7 @@ void Reader::stop_direct(File& file) {
     const int flags = ::fcntl(file.fd, F_GETFL);
     ::fcntl(file.fd, F_SETFL, flags & ~O_DIRECT);
 #endif
+    forbid_readahead(file.fd);
     file.direct = false;
 }
 

@@ -1,0 +1,180 @@
+"""Arrays of a wrong dtype, rank, order or size are refused by name: nothing is converted, nothing is read beyond."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge import _native, kernels
+from edge.checkpoint.layout import ExpertLayout, Format, MatrixLayout
+from edge.checkpoint.matrix import Matrix, aligned_zeros
+from tests.unit.edge.kernels.random_arrays import Random
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        np.zeros((2, 20), np.float64),
+        np.zeros((2, 20), np.float16),
+        np.zeros(20, np.float32),
+        np.zeros((1, 2, 20), np.float32),
+        np.zeros((2, 40), np.float32)[:, ::2],
+        np.zeros((20, 2), np.float32).T,
+        [[0.0] * 20],
+    ],
+    ids=["f64", "f16", "rank 1", "rank 3", "strided", "column-major", "list"],
+)
+def test_matmul_refuses_what_is_not_f32_by_rows(x: Any, random: Random) -> None:
+    with pytest.raises(TypeError, match=r"incompatible function arguments[^$]*float32"):
+        kernels.matmul(x, random.matrix(Format.F32, 7, 20))
+
+
+def test_matmul_refuses_a_wrong_width(random: Random) -> None:
+    with pytest.raises(ValueError, match="x has 21 in dimension 1, expected 20"):
+        kernels.matmul(random.floats(2, 21), random.matrix(Format.F32, 7, 20))
+
+
+def test_native_refuses_data_that_is_short_or_unaligned() -> None:
+    layout = kernels._matrix(MatrixLayout(Format.Q4, 7, 32, 32))
+    x, out = np.zeros((1, 32), np.float32), np.zeros((1, 7), np.float32)
+    with pytest.raises(ValueError, match="data has 64 bytes, expected 256"):
+        _native.matmul(x, aligned_zeros(64), layout, out)
+    with pytest.raises(ValueError, match="data is not aligned to 64 bytes"):
+        _native.matmul(x, aligned_zeros(512)[1:], layout, out)
+    with pytest.raises(ValueError, match="out has 7 in dimension 1, expected 8"):
+        _native.matmul(x, aligned_zeros(256), kernels._matrix(MatrixLayout(Format.Q8, 8, 32, 32)), out)
+
+
+def test_native_refuses_a_result_that_cannot_be_written() -> None:
+    out = np.zeros((1, 7), np.float32)
+    out.flags.writeable = False
+    with pytest.raises(TypeError):
+        _native.matmul(
+            np.zeros((1, 32), np.float32), aligned_zeros(1024), kernels._matrix(MatrixLayout(Format.F32, 7, 32)), out
+        )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"format": 5},
+        {"format": -1},
+        {"rows": 0},
+        {"cols": 0},
+        {"cols": 65},
+        {"group": 0},
+        {"group": 48},
+        {"padded_cols": 96},
+        {"rows": 2**62},
+        {"scales_offset": 0},
+        {"scales_offset": 2**64 - 2},
+        {"biases_offset": 65},
+        {"biases_offset": 2**64 - 2},
+        {"nbytes": 10},
+    ],
+    ids=str,
+)
+def test_native_refuses_a_layout_that_does_not_fit_its_bytes(change: dict[str, int]) -> None:
+    good = {"format": 3, "rows": 3, "cols": 60, "group": 64, "padded_cols": 64}
+    good |= {"scales_offset": 192, "biases_offset": 256, "nbytes": 320}
+    _native.MatrixLayout(**good)
+    with pytest.raises(ValueError, match=r"format|rows|padded_cols|sections"):
+        _native.MatrixLayout(**(good | change))
+
+
+def test_expert_ffn_refuses_a_short_block_and_a_wrong_width(random: Random) -> None:
+    layout, block = random.expert(Format.Q4, 66, 130)
+    with pytest.raises(ValueError, match=r"block has \d+ bytes, expected \d+"):
+        kernels.expert_ffn(random.floats(1, 130), block[:-64], layout)
+    with pytest.raises(ValueError, match="x has 66 in dimension 1, expected 130"):
+        kernels.expert_ffn(random.floats(1, 66), block, layout)
+    with pytest.raises(ValueError, match="x has 2 in dimension 0, expected 1"):
+        kernels.expert_ffn_many(random.floats(2, 130), [block], layout)
+    with pytest.raises(ValueError, match="blocks has"):
+        kernels.expert_ffn_many(random.floats(1, 130), [block, block[:-64]], layout)
+
+
+def test_native_refuses_an_expert_whose_parts_lie_outside_its_block() -> None:
+    layout = ExpertLayout(*[MatrixLayout(Format.F32, 16, 16)] * 3)
+    part = kernels._matrix(layout.gate)
+    good = {"gate_offset": 0, "up_offset": 1024, "down_offset": 2048, "nbytes": 4096}
+    _native.ExpertLayout(gate=part, up=part, down=part, **good)
+    for change in ({"up_offset": 1000}, {"down_offset": 3136}, {"nbytes": 3000}, {"gate_offset": 2**64 - 64}):
+        with pytest.raises(ValueError, match="not aligned or goes beyond"):
+            _native.ExpertLayout(gate=part, up=part, down=part, **(good | change))
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [([0, 3], "rows holds 3, out has 3"), ([-1, 0], "rows holds -1"), ([1, 1], "rows holds 1 twice")],
+)
+def test_scatter_add_refuses_rows_outside_and_rows_twice(rows: list[int], message: str, random: Random) -> None:
+    with pytest.raises(ValueError, match=message):
+        kernels.scatter_add(random.floats(3, 5), np.array(rows, np.int32), random.floats(2), random.floats(2, 5))
+
+
+@pytest.mark.parametrize("k", [0, 10])
+def test_route_refuses_k_beyond_the_experts(k: int, random: Random) -> None:
+    with pytest.raises(ValueError, match=f"k is {k}, expected 1 to 9"):
+        kernels.route(random.floats(2, 9), k)
+
+
+def test_attention_refuses_more_tokens_than_fit(random: Random) -> None:
+    q, k = random.floats(3, 4, 8), random.floats(10, 2, 8)
+    with pytest.raises(ValueError, match="k has room for 10 tokens, start \\+ tokens is 11"):
+        kernels.attention(q, k, k, 8)
+    with pytest.raises(TypeError):
+        kernels.attention(q, k, k, -1)
+    with pytest.raises(ValueError, match="v has 9 in dimension 0"):
+        kernels.attention(q, k, k[:9], 0)
+    with pytest.raises(ValueError, match="multiple of the heads"):
+        kernels.attention(random.floats(3, 3, 8), k, k, 0)
+
+
+def test_gated_delta_refuses_a_transposed_state(random: Random) -> None:
+    q, v, g = random.floats(2, 1, 6), random.floats(2, 2, 4), random.floats(2, 2)
+    with pytest.raises(ValueError, match="state has 4 in dimension 1, expected 6"):
+        kernels.gated_delta(q, q, v, g, g, random.floats(2, 4, 6))
+
+
+def test_causal_conv_refuses_other_widths(random: Random) -> None:
+    x = random.floats(2, 5)
+    with pytest.raises(ValueError, match="state has 4 in dimension 0, expected 3"):
+        kernels.causal_conv(x, random.floats(5, 4), random.floats(4, 5))
+    with pytest.raises(ValueError, match="weight has width 17"):
+        kernels.causal_conv(x, random.floats(5, 17), random.floats(16, 5))
+
+
+def test_gates_and_norms_refuse_unequal_shapes(random: Random) -> None:
+    with pytest.raises(ValueError, match="gate has shape"):
+        kernels.silu_mul(random.floats(2, 3), random.floats(3, 2))
+    with pytest.raises(TypeError, match="C-contiguous"):
+        kernels.sigmoid_mul(random.floats(4, 4)[:, ::2], random.floats(4, 2))
+    with pytest.raises(ValueError, match="weight has 4 in dimension 0, expected 3"):
+        kernels.rms_norm(random.floats(2, 3), random.floats(4), 1e-6, plus_one=True)
+
+
+@pytest.mark.parametrize("count", [0, 1025])
+def test_thread_counts_have_limits(count: int) -> None:
+    with pytest.raises(ValueError, match=f"count is {count}, expected 1 to 1024"):
+        kernels.set_num_threads(count)
+
+
+def test_an_unknown_variant_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="no kernels named mmx"):
+        kernels.use_variant("mmx")
+    with pytest.raises(ValueError, match=r"FLASHGATE_ISA is 'mmx'; this CPU can run .*portable"):
+        kernels._choose_variant({"FLASHGATE_ISA": "mmx"})
+
+
+def test_the_environment_chooses_a_variant() -> None:
+    before = kernels.variant()
+    kernels._choose_variant({"FLASHGATE_ISA": "portable"})
+    assert kernels.variant() == "portable"
+    kernels._choose_variant({"FLASHGATE_ISA": before})
+    assert kernels.variant() == before
+
+
+def test_a_matrix_of_the_wrong_size_never_reaches_the_kernel() -> None:
+    with pytest.raises(ValueError, match="must be uint8"):
+        Matrix(MatrixLayout(Format.Q4, 7, 32, 32), aligned_zeros(64))
