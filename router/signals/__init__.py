@@ -1,0 +1,1 @@
+"""What is measured of a request and predicted for it."""
