@@ -70,6 +70,7 @@ def plan_memory(
     memory_bytes: int,
     context_tokens: int,
     chunk_tokens: int,
+    most_slots: int | None = None,
 ) -> MemoryPlan:
     """Share `memory_bytes` out; a tight budget shortens the chunks of a prompt before it is refused.
 
@@ -86,7 +87,8 @@ def plan_memory(
     while needed - scratch_bytes(config, least) + scratch_bytes(config, chunk_tokens) > memory_bytes:
         chunk_tokens = max(least, chunk_tokens // 2)
     scratch = scratch_bytes(config, chunk_tokens)
-    num_slots = min((memory_bytes - fixed - scratch) // layout.block_bytes, config.num_layers * config.num_experts)
+    num_experts = config.num_layers * config.num_experts
+    num_slots = min((memory_bytes - fixed - scratch) // layout.block_bytes, most_slots or num_experts, num_experts)
     return MemoryPlan(
         baseline_bytes,
         dense_bytes,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edge import kernels
 from edge.budget import MemoryPlan, logits_block_tokens, peak_resident_bytes, plan_memory, resident_bytes
-from edge.checkpoint.pack import Pack
+from edge.checkpoint.pack import Pack, Progress
 from edge.errors import CancelledError, RequestError
 from edge.experts.store import ExpertStore
 from edge.model import Model
@@ -32,11 +32,13 @@ class EngineOptions:
     context_tokens: int = 4096
     threads: int = field(default_factory=lambda: os.cpu_count() or 1)
     chunk_tokens: int = 512
+    expert_slots: int | None = None  # at most so many experts in RAM, below what the budget allows; for measurements
 
     def __post_init__(self) -> None:
-        for name in ("memory_bytes", "context_tokens", "threads", "chunk_tokens"):
-            if getattr(self, name) < 1:
-                raise RequestError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        for name in self.__slots__:
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise RequestError(f"{name} is {value}: it must be at least 1")
 
 
 @dataclass(slots=True)
@@ -95,8 +97,11 @@ class Engine:
         self._state = SequenceState(pack.config, options.context_tokens)
 
     @classmethod
-    def load(cls, path: Path, options: EngineOptions, progress: Callable[[int, int], None] | None = None) -> Self:
-        """Load the packed model at `path`; `progress` is passed to Pack.load_dense. Raises PackError, BudgetError."""
+    def load(cls, path: Path, options: EngineOptions, progress: Progress | None = None) -> Self:
+        """Load the packed model at `path`; `progress` is given the dense bytes loaded since its last call.
+
+        Raises PackError, BudgetError, StorageError.
+        """
         pack = Pack.open(path)
         kernels.set_num_threads(options.threads)
         plan = plan_memory(
@@ -107,6 +112,7 @@ class Engine:
             memory_bytes=options.memory_bytes,
             context_tokens=options.context_tokens,
             chunk_tokens=options.chunk_tokens,
+            most_slots=options.expert_slots,
         )
         tensors = pack.load_dense(progress)
         store = ExpertStore(pack, plan.num_slots, kernels.ExpertReader(pack.expert_paths))

@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -49,8 +48,9 @@ class Reader(Protocol):
 class ExpertIndex(Protocol):
     """What a pack says of its experts."""
 
-    experts: ExpertLayout
-    expert_paths: tuple[Path, ...]
+    @property
+    def experts(self) -> ExpertLayout:
+        """How each is stored."""
 
     def expert_crc(self, layer: int, expert: int) -> int:
         """CRC-32C of the expert's block."""

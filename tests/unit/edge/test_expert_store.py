@@ -1,7 +1,6 @@
 """The expert store over an in-memory disk: what is read, what is kept, what a failed read leaves behind."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +19,6 @@ class Index:
     """A pack of which only the experts are asked for."""
 
     experts: ExpertLayout = LAYOUT
-    expert_paths: tuple[Path, ...] = ()
 
     def expert_crc(self, layer: int, expert: int) -> int:
         return 100 * layer + expert
