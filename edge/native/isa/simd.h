@@ -63,17 +63,20 @@ static inline void store_first(float* p, Floats v, size_t n) {
     for (size_t i = 0; i < n; ++i) p[i] = lanes[i];
 }
 
+// Intrinsics, because GCC does not see a broadcast in a loop over the lanes.
 static inline Floats splat(float x) {
-    Floats v;
-    for (size_t i = 0; i < kLanes; ++i) v[i] = x;
-    return v;
+#if defined(__AVX512F__)
+    return _mm512_set1_ps(x);
+#elif defined(__AVX2__)
+    return _mm256_set1_ps(x);
+#elif defined(__x86_64__)
+    return _mm_set1_ps(x);
+#else
+    return vdupq_n_f32(x);
+#endif
 }
 
-static inline Ints splat(int32_t x) {
-    Ints v;
-    for (size_t i = 0; i < kLanes; ++i) v[i] = x;
-    return v;
-}
+static inline Ints splat(int32_t x) { return Ints{} + x; }
 
 // a * b + c: one rounding where the CPU has it, two elsewhere, but the same in every kernel of a variant
 // (the build forbids the compiler to contract on its own).
