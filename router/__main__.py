@@ -1,0 +1,7 @@
+"""`python -m router` is `flashgate`."""
+
+import sys
+
+from router.cli import main
+
+sys.exit(main())

@@ -1,0 +1,52 @@
+"""The `flashgate` command: finds the commands in `router.commands` and turns their errors into one clear line."""
+
+import argparse
+import importlib
+import pkgutil
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from router import commands
+from router.errors import RouterError
+
+EPILOG = """\
+ask a running gateway (`ops/up` or `flashgate up` starts one):
+  flashgate ask "Why is the sky blue?"
+  flashgate ask "Summarise this patient's history: ..." --tags phi --ttft-ms 500
+  flashgate ask "What would happen to this?" --tags internal --explain
+
+`flashgate COMMAND --help` explains each command.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Every command of `router.commands`, in alphabetical order."""
+    parser = argparse.ArgumentParser(
+        prog="flashgate",
+        description="A gateway that keeps private requests on a device you own and lets the rest use the cloud.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"flashgate {version('flashgate')}")
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
+    for module in sorted(pkgutil.iter_modules(commands.__path__), key=lambda m: m.name):
+        importlib.import_module(f"router.commands.{module.name}").add_parser(subparsers)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Exit status: 0 done, 1 an error that was explained, 2 wrong usage, 130 interrupted."""
+    args = build_parser().parse_args(argv)
+    try:
+        status: int = args.func(args)
+    except RouterError as error:
+        print(f"flashgate: error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader of our output (`| head`) went away: nothing is left to say, and nobody to say it to.
+        sys.stderr.close()
+        return 0
+    return status
