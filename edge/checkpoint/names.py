@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from edge.config import FULL_ATTENTION, ModelConfig
+from edge.errors import CheckpointError
 
 PREFIXES = ("model.language_model.", "model.")  # the nested type's, the text type's
 SKIPPED = {"vision": ("model.visual.", "visual."), "mtp": ("mtp.",)}
@@ -126,8 +127,16 @@ def skipped_kind(name: str) -> str | None:
     return next((kind for kind, prefixes in SKIPPED.items() if name.startswith(prefixes)), None)
 
 
-def without_prefix(names: Iterable[str]) -> dict[str, str]:
-    """Names below the prefix → names in the checkpoint. A name with no or another prefix stands for itself."""
+def below_prefix(names: Iterable[str]) -> dict[str, str]:
+    """Names below the prefix → names in the checkpoint; a name without the prefix stands for itself.
+
+    Raises: CheckpointError where two names become one.
+    """
     names = list(names)
-    prefix = next((p for p in PREFIXES if any(name.startswith(p) for name in names)), PREFIXES[-1])
-    return {name.removeprefix(prefix): name for name in names}
+    prefix = next((p for p in PREFIXES if any(name.startswith(p) for name in names)), "")
+    below: dict[str, str] = {}
+    for name in names:
+        short = name if skipped_kind(name) else name.removeprefix(prefix)
+        if (other := below.setdefault(short, name)) != name:
+            raise CheckpointError(f"{other} and {name} name the same tensor")
+    return below

@@ -1,0 +1,213 @@
+"""From a Hugging Face checkpoint to a pack: bounded memory, resumable, nothing visible until all of it is there."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+from edge.checkpoint.contents import DENSE_FILE, MANIFEST_FILE, TOKENIZER_DIR, expert_file, plan_contents
+from edge.checkpoint.disk import PackFile, file_crc
+from edge.checkpoint.encode import write_dense, write_expert_part
+from edge.checkpoint.layout import BLOCK_ALIGNMENT, CODE_COLUMNS, VERSION, Format
+from edge.checkpoint.manifest import Manifest, TokenizerFile, dump_manifest
+from edge.checkpoint.matrix import aligned_zeros, expert_matrices
+from edge.checkpoint.names import Part, dense_tensors
+from edge.checkpoint.pack import Progress
+from edge.checkpoint.source import Checkpoint
+from edge.checkpoint.workspace import Workspace, sync_directory
+from edge.errors import CheckpointError
+from edge.kernels import crc32c
+
+BITS = (16, 8, 4)
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "special_tokens_map.json",
+    "generation_config.json",
+)
+MANIFEST_ROOM = 2**20  # of free space, for the manifest and the journal
+
+
+class Conversion:
+    """One conversion, from opening the checkpoint to the finished pack. Use as a context, then `run`.
+
+    Memory: one packed expert and one megabyte-sized block of rows, whatever the model's size.
+    Raises: CheckpointError for whatever is wrong with source, target or options.
+    """
+
+    def __init__(self, source: Path, out: Path, *, bits: int = 16, group: int = 64, force: bool = False) -> None:
+        if bits not in BITS:
+            raise CheckpointError(f"{bits} bits; possible: {', '.join(map(str, BITS))}")
+        if group < CODE_COLUMNS or group % CODE_COLUMNS:
+            raise CheckpointError(f"group {group}; must be a positive multiple of {CODE_COLUMNS}")
+        self._source, self._out = source, out
+        self._bits, self._group, self._force = bits, group, force
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack, _explained_io(self._out):
+            self._checkpoint = stack.enter_context(closing(Checkpoint(self._source)))
+            self.contents = plan_contents(self._checkpoint, self._bits, self._group)
+            key = {
+                "version": VERSION,
+                "source": self._checkpoint.identity(),
+                "bits": self._bits,
+                "group": self.contents.group,
+            }
+            self._workspace = stack.enter_context(Workspace(self._out, key, force=self._force))
+            self._forget_altered_files()
+            self._check_room()
+            self._closing = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closing.close()
+
+    @property
+    def source_bytes(self) -> int:
+        """Bytes of the checkpoint that go into the pack."""
+        return self._dense_source_bytes() + sum(map(self._layer_source_bytes, range(self.contents.config.num_layers)))
+
+    @property
+    def finished_bytes(self) -> int:
+        """Of these, what an earlier run that was stopped has finished."""
+        layers = range(self.contents.config.num_layers)
+        finished = self._workspace.finished
+        experts = sum(self._layer_source_bytes(layer) for layer in layers if expert_file(layer) in finished)
+        return experts + (self._dense_source_bytes() if DENSE_FILE in finished else 0)
+
+    @property
+    def notes(self) -> list[str]:
+        """What the person converting should know."""
+        layouts = [entry.layout for entry in self.contents.dense if entry.layout]
+        notes = [
+            f"skips the {kind} part: {counts['tensors']} tensors, {counts['nbytes']} bytes"
+            for kind, counts in self._checkpoint.skipped.items()
+        ]
+        if self._bits == 16 and any(layout.format is Format.F32 for layout in [*layouts, self.contents.experts.gate]):
+            notes.append("float32 weights stay float32: twice the size of 16 bits, nothing is lost")
+        if not (self._source / "tokenizer.json").is_file():
+            notes.append("the checkpoint has no tokenizer.json: the model will work with token ids only")
+        return notes
+
+    def run(self, progress: Progress) -> None:
+        """Do what is left to do. `progress` is given the source bytes packed since its last call."""
+        path, finished = self._workspace.path, self._workspace.finished
+        with _explained_io(self._out):
+            (path / "layers").mkdir(exist_ok=True)
+            if DENSE_FILE not in finished:
+                self._workspace.finish(DENSE_FILE, self._write_dense(path / DENSE_FILE, progress))
+            for layer in range(self.contents.config.num_layers):
+                if (file := expert_file(layer)) not in finished:
+                    self._workspace.finish(file, self._write_layer(layer, path / file, progress))
+            self._write_manifest(self._copy_tokenizer(path / TOKENIZER_DIR))
+            self._workspace.publish()
+
+    def _write_dense(self, path: Path, progress: Progress) -> list[int]:
+        """The checksums of the dense tensors."""
+        with path.open("wb") as file:
+            file.truncate(self.contents.dense_nbytes)  # gaps and padding read as zero
+            for tensor, entry in zip(dense_tensors(self.contents.config), self.contents.dense, strict=True):
+                source = self._checkpoint.dense(tensor)
+                write_dense(source, entry, file)
+                progress(source.nbytes)
+            sync_file(file)
+        # Read back: sections are written out of order, and this tells a disk that lies.
+        with closing(PackFile(path)) as written:
+            return [written.crc(entry.offset, entry.nbytes) for entry in self.contents.dense]
+
+    def _write_layer(self, layer: int, path: Path, progress: Progress) -> list[int]:
+        """The checksums of the layer's experts."""
+        layout, crcs = self.contents.experts, []
+        block = aligned_zeros(layout.block_bytes, BLOCK_ALIGNMENT)
+        matrices = expert_matrices(layout, block)
+        with path.open("wb") as file:
+            for expert in range(self.contents.config.num_experts):
+                for part, matrix in zip(Part, matrices, strict=True):
+                    source = self._checkpoint.expert(layer, expert, part)
+                    write_expert_part(source, matrix)
+                    progress(source.nbytes)
+                crcs.append(crc32c(block))
+                file.write(block.data)
+            sync_file(file)
+        sync_directory(path.parent)
+        return crcs
+
+    def _copy_tokenizer(self, target: Path) -> tuple[TokenizerFile, ...]:
+        target.mkdir(exist_ok=True)
+        copied = []
+        for name in TOKENIZER_FILES:
+            if (self._source / name).is_file():
+                shutil.copyfile(self._source / name, target / name)
+                with (target / name).open("rb+") as file:
+                    sync_file(file)
+                copied.append(TokenizerFile(name, *file_crc(target / name)))
+        sync_directory(target)
+        return tuple(copied)
+
+    def _write_manifest(self, tokenizer: tuple[TokenizerFile, ...]) -> None:
+        finished, layers = self._workspace.finished, range(self.contents.config.num_layers)
+        manifest = Manifest(
+            name=self._source.resolve().name,
+            contents=self.contents,
+            dense_crcs=tuple(finished[DENSE_FILE]),
+            expert_crcs=tuple(tuple(finished[expert_file(layer)]) for layer in layers),
+            tokenizer=tokenizer,
+            source=self._checkpoint.identity(),
+            skipped=self._checkpoint.skipped,
+        )
+        with (self._workspace.path / MANIFEST_FILE).open("wb") as file:
+            file.write(dump_manifest(manifest))
+            sync_file(file)
+
+    def _data_files(self) -> dict[str, int]:
+        """The files of model data with their sizes."""
+        layers = range(self.contents.config.num_layers)
+        experts = dict.fromkeys(map(expert_file, layers), self.contents.expert_file_nbytes)
+        return {DENSE_FILE: self.contents.dense_nbytes, **experts}
+
+    def _forget_altered_files(self) -> None:
+        """A file that is noted as finished but has not its size now is made again."""
+        for file, nbytes in self._data_files().items():
+            if file in self._workspace.finished and _size(self._workspace.path / file) != nbytes:
+                del self._workspace.finished[file]
+
+    def _check_room(self) -> None:
+        here = {file: _size(self._workspace.path / file) for file in self._data_files()}
+        needed = sum(nbytes - min(here[file], nbytes) for file, nbytes in self._data_files().items()) + MANIFEST_ROOM
+        free = shutil.disk_usage(self._workspace.path).free
+        if needed > free:
+            raise CheckpointError(f"{self._out} needs {needed} bytes more; {free} are free on its disk")
+
+    def _dense_source_bytes(self) -> int:
+        return sum(self._checkpoint.dense(tensor).nbytes for tensor in dense_tensors(self.contents.config))
+
+    def _layer_source_bytes(self, layer: int) -> int:
+        experts = range(self.contents.config.num_experts)
+        return sum(self._checkpoint.expert(layer, expert, part).nbytes for expert in experts for part in Part)
+
+
+def sync_file(file: BinaryIO) -> None:
+    """Put a file's data on disk and let the page cache forget it."""
+    file.flush()
+    os.fsync(file.fileno())
+    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+@contextmanager
+def _explained_io(out: Path) -> Iterator[Any]:
+    """Turns what the operating system refuses into one line; what was finished stays, for the next run."""
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(f"writing {out}: {error.filename or ''} {error.strerror}; run again to go on") from error

@@ -1,0 +1,115 @@
+"""A packed model on disk: opened after its manifest and file sizes were checked, dense weights loaded whole."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.checkpoint.contents import DENSE_FILE, TOKENIZER_DIR, DenseEntry, expert_file
+from edge.checkpoint.disk import PackFile
+from edge.checkpoint.layout import ExpertLayout
+from edge.checkpoint.manifest import Manifest, read_manifest
+from edge.checkpoint.matrix import Matrix, aligned_zeros
+from edge.config import ModelConfig
+from edge.errors import PackError
+from edge.kernels import crc32c
+
+Progress = Callable[[int], object]  # is given the bytes done since the last call
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """A pack whose manifest is sound and whose files have the right sizes; contents are checked as they are read."""
+
+    path: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open the pack in the directory `path`. Raises PackError naming the file and the field."""
+        pack = cls(path, read_manifest(path))
+        for file, nbytes in pack.files():
+            check_size(file, nbytes)
+        return pack
+
+    @property
+    def name(self) -> str:
+        """The model's name: that of the directory it was converted from."""
+        return self.manifest.name
+
+    @property
+    def config(self) -> ModelConfig:
+        """The model's geometry."""
+        return self.manifest.contents.config
+
+    @property
+    def experts(self) -> ExpertLayout:
+        """How each routed expert is stored."""
+        return self.manifest.contents.experts
+
+    @property
+    def expert_paths(self) -> tuple[Path, ...]:
+        """One file per layer; expert e starts at e * experts.block_bytes."""
+        return tuple(self.path / expert_file(layer) for layer in range(self.config.num_layers))
+
+    @property
+    def tokenizer_dir(self) -> Path | None:
+        """The directory with tokenizer.json, None for a model without a tokenizer."""
+        has_tokenizer = any(file.name == "tokenizer.json" for file in self.manifest.tokenizer)
+        return self.path / TOKENIZER_DIR if has_tokenizer else None
+
+    @property
+    def dense_nbytes(self) -> int:
+        """What the dense weights take, on disk and in memory."""
+        return self.manifest.contents.dense_nbytes
+
+    def expert_crc(self, layer: int, expert: int) -> int:
+        """CRC-32C of the expert's block."""
+        return self.manifest.expert_crcs[layer][expert]
+
+    def files(self) -> Iterator[tuple[Path, int]]:
+        """Every file beside the manifest with its size."""
+        contents = self.manifest.contents
+        yield self.path / DENSE_FILE, contents.dense_nbytes
+        yield from ((path, contents.expert_file_nbytes) for path in self.expert_paths)
+        yield from ((self.path / TOKENIZER_DIR / file.name, file.nbytes) for file in self.manifest.tokenizer)
+
+    def load_dense(self, progress: Progress | None = None) -> dict[str, Matrix | NDArray[np.float32]]:
+        """All dense tensors by name, each checked against its checksum; nothing stays in the page cache.
+
+        Matrices as stored, everything else float32. Raises PackError naming the tensor.
+        """
+        file = PackFile(self.path / DENSE_FILE)
+        try:
+            tensors = {}
+            for entry, crc in zip(self.manifest.contents.dense, self.manifest.dense_crcs, strict=True):
+                tensors[entry.name] = _load(file, entry, crc)
+                if progress:
+                    progress(entry.nbytes)
+            return tensors
+        finally:
+            file.close()
+
+
+def check_size(path: Path, nbytes: int) -> None:
+    """Raise PackError unless the file is there and has that size."""
+    try:
+        actual = path.stat().st_size
+    except OSError as error:
+        raise PackError(f"{path}: {error.strerror}") from error
+    if actual != nbytes:
+        raise PackError(f"{path}: {actual} bytes; the manifest says {nbytes}: cut off or altered")
+
+
+def _load(file: PackFile, entry: DenseEntry, crc: int) -> Matrix | NDArray[np.float32]:
+    data = aligned_zeros(entry.nbytes)
+    file.read_into(data, entry.offset)
+    file.forget()  # at once: the weights must not stand in memory twice
+    if crc32c(data) != crc:
+        raise PackError(f"{file.path}: {entry.name} is altered: its checksum does not match")
+    if entry.layout:
+        return Matrix(entry.layout, data)
+    return data.view(np.float32).reshape(entry.shape)
