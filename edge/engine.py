@@ -12,16 +12,21 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
 from edge import kernels
 from edge.budget import MemoryPlan, logits_block_tokens, peak_resident_bytes, plan_memory, resident_bytes
-from edge.checkpoint.pack import Pack, Progress
+from edge.checkpoint.matrix import Matrix
+from edge.checkpoint.pack import Pack
 from edge.errors import CancelledError, RequestError
 from edge.experts.store import ExpertStore
+from edge.locking import lock_in_ram
 from edge.model import Model
 from edge.sampler import Sampler, SamplingParams
 from edge.state import SequenceState
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +35,7 @@ class EngineOptions:
 
     memory_bytes: int
     context_tokens: int = 4096
-    threads: int = field(default_factory=lambda: os.cpu_count() or 1)
+    threads: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
     chunk_tokens: int = 512
     expert_slots: int | None = None  # at most so many experts in RAM, below what the budget allows; for measurements
 
@@ -77,6 +82,13 @@ class EngineStats:
         return self.expert_hits / self.expert_lookups if self.expert_lookups else 0.0
 
 
+Progress = Callable[[int, int], None]
+
+
+def unheard(done: int, total: int) -> None:
+    """Progress that nobody follows."""
+
+
 def never() -> bool:
     """Nobody wants to stop."""
     return False
@@ -97,8 +109,8 @@ class Engine:
         self._state = SequenceState(pack.config, options.context_tokens)
 
     @classmethod
-    def load(cls, path: Path, options: EngineOptions, progress: Progress | None = None) -> Self:
-        """Load the packed model at `path`; `progress` is given the dense bytes loaded since its last call.
+    def load(cls, path: Path, options: EngineOptions, progress: Progress = unheard) -> Self:
+        """Load the packed model at `path`; `progress` is told the dense bytes loaded and all of them.
 
         Raises PackError, BudgetError, StorageError.
         """
@@ -114,8 +126,11 @@ class Engine:
             chunk_tokens=options.chunk_tokens,
             most_slots=options.expert_slots,
         )
-        tensors = pack.load_dense(progress)
+        tensors = pack.load_dense(_counted(progress, pack.dense_nbytes))
         store = ExpertStore(pack, plan.num_slots, kernels.ExpertReader(pack.expert_paths))
+        dense = [tensor.data if isinstance(tensor, Matrix) else tensor for tensor in tensors.values()]
+        if not lock_in_ram([*dense, store.memory]):
+            log.warning("weights_not_locked_in_ram", bytes=plan.dense_bytes + plan.expert_bytes)
         return cls(pack, options, Model(pack.config, tensors, store), store, plan)
 
     def generate(
@@ -256,6 +271,17 @@ class _Run:
         stats.expert_lookups = store.lookups - self._before.lookups
         stats.expert_read_bytes = store.read_bytes - self._before.read_bytes
         stats.disk_seconds = store.disk_seconds - self._before.disk_seconds
+
+
+def _counted(progress: Progress, total: int) -> Callable[[int], None]:
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        progress(done, total)
+
+    return advance
 
 
 def _raise_if(should_stop: Callable[[], bool]) -> Callable[[], None]:

@@ -1,6 +1,5 @@
 """Routed experts in RAM within a byte budget, the others read from disk straight into their slots."""
 
-import ctypes
 import mmap
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -9,14 +8,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import structlog
 from numpy.typing import NDArray
 
 from edge.checkpoint.layout import ExpertLayout
 from edge.errors import StorageError
 from edge.experts.cache import ExpertKey, SlotCache
-
-log = structlog.get_logger()
 
 SCAN_READS_AHEAD = 16  # more in flight gains nothing on the disks measured
 
@@ -74,13 +70,17 @@ class ExpertStore:
         self._index = index
         self._reader = reader
         self._cache = SlotCache(num_slots)
-        self._memory = mmap.mmap(-1, num_slots * self.layout.block_bytes)
-        slots = np.frombuffer(self._memory, np.uint8)
-        _lock(slots)
-        self._slots = slots.reshape(num_slots, self.layout.block_bytes)
+        # A mapping of its own: its pages are aligned as O_DIRECT asks, and come into being as slots are filled.
+        memory = mmap.mmap(-1, num_slots * self.layout.block_bytes)
+        self._slots = np.frombuffer(memory, np.uint8).reshape(num_slots, self.layout.block_bytes)
         self._tickets: dict[ExpertKey, int] = {}
         self._lookups = 0
         self._hits = 0
+
+    @property
+    def memory(self) -> NDArray[np.uint8]:
+        """All slots, in one piece."""
+        return self._slots
 
     @property
     def num_slots(self) -> int:
@@ -201,10 +201,3 @@ class Fetch:
         most = self._most_pinned
         while len(self._pinned) < most and self._ahead and self._store.pin(self._ahead[0], is_scan=self._is_scan):
             self._pinned.append(self._ahead.popleft())
-
-
-def _lock(memory: NDArray[np.uint8]) -> None:
-    """Keep `memory` from being swapped out, where the system allows it."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.mlock(ctypes.c_void_p(memory.ctypes.data), ctypes.c_size_t(memory.nbytes)) != 0:
-        log.warning("expert_memory_not_locked", bytes=memory.nbytes, errno=ctypes.get_errno())

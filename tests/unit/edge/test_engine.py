@@ -1,0 +1,196 @@
+"""The engine over a small packed model: what it refuses, how requests end, and that it serves on after each failure."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge.checkpoint.random_model import SMALL, write_random_checkpoint
+from edge.cli import main
+from edge.engine import Engine, EngineOptions
+from edge.errors import BudgetError, CancelledError, PackError, RequestError, StorageError
+from edge.sampler import SamplingParams
+
+CONTEXT = 48
+OPTIONS = EngineOptions(memory_bytes=2_000_000_000, context_tokens=CONTEXT, chunk_tokens=16)
+PROMPT = list(range(3, 30))
+
+
+@pytest.fixture(scope="module")
+def pack_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    work = tmp_path_factory.mktemp("model")
+    write_random_checkpoint(work / "checkpoint")
+    assert main(["convert", str(work / "checkpoint"), str(work / "pack"), "--bits", "4"]) == 0
+    return work / "pack"
+
+
+@pytest.fixture
+def engine(pack_path: Path) -> Iterator[Engine]:
+    engine = Engine.load(pack_path, OPTIONS)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def few_slots(pack_path: Path) -> Iterator[Engine]:
+    """An engine that must read experts again and again."""
+    engine = Engine.load(pack_path, dataclasses.replace(OPTIONS, expert_slots=5))
+    yield engine
+    engine.close()
+
+
+def greedy(engine: Engine, max_tokens: int = 12) -> list[int]:
+    return list(engine.generate(PROMPT, SamplingParams(max_tokens=max_tokens)))
+
+
+def stop_at(number: int) -> Callable[[], bool]:
+    """True from the given question on."""
+    asked = iter(range(1, 1000))
+    return lambda: next(asked) >= number
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        ([], "the prompt is empty"),
+        ([1] * 49, "the prompt has 49 tokens: the context holds 48"),
+        ([1, SMALL.vocab_size], f"token id is {SMALL.vocab_size}: it must be 0 to {SMALL.vocab_size - 1}"),
+        ([-1, 2], "token id is -1: it must be 0 to"),
+    ],
+)
+def test_a_prompt_that_cannot_be_served_is_refused_at_once(engine: Engine, ids: list[int], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        engine.generate(ids, SamplingParams())
+    with pytest.raises(RequestError, match=message):
+        engine.logits(ids)
+
+
+@pytest.mark.parametrize(("name", "value"), [("memory_bytes", 0), ("context_tokens", -1), ("threads", 0)])
+def test_options_out_of_range_are_refused_by_name(name: str, value: int) -> None:
+    with pytest.raises(RequestError, match=f"{name} is {value}: it must be at least 1"):
+        dataclasses.replace(OPTIONS, **{name: value})
+
+
+@pytest.mark.parametrize(("chunk", "prompt_tokens"), [(0, None), (None, -1), (None, len(PROMPT) + 1)])
+def test_logits_refuses_impossible_cuts(engine: Engine, chunk: int | None, prompt_tokens: int | None) -> None:
+    with pytest.raises(RequestError, match="it must be"):
+        engine.logits(PROMPT, chunk, prompt_tokens)
+
+
+def test_a_budget_below_the_minimum_is_refused_with_the_minimum(pack_path: Path) -> None:
+    with pytest.raises(BudgetError, match=r"needs at least \d+\.\d MB .* --memory says 1\.0 MB"):
+        Engine.load(pack_path, dataclasses.replace(OPTIONS, memory_bytes=1_000_000))
+
+
+def test_what_is_no_pack_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PackError):
+        Engine.load(tmp_path, OPTIONS)
+
+
+def test_max_tokens_ends_a_completion(engine: Engine) -> None:
+    assert len(greedy(engine, 5)) == 5
+    assert (engine.last.finish_reason, engine.last.completion_tokens, engine.last.prompt_tokens) == ("length", 5, 27)
+
+
+def test_the_end_of_the_context_ends_a_completion(engine: Engine) -> None:
+    tokens = greedy(engine, 1000)
+    # The token drawn from the last position needs no place of its own.
+    assert len(tokens) == CONTEXT - len(PROMPT) + 1
+    assert engine.last.finish_reason == "length"
+
+
+def test_an_end_token_ends_a_completion_and_is_not_part_of_it(engine: Engine) -> None:
+    tokens = greedy(engine)
+    end = tokens[7]
+    engine.config = dataclasses.replace(engine.config, eos_token_ids=(end,))
+    assert greedy(engine) == tokens[: tokens.index(end)]
+    assert engine.last.finish_reason == "stop"
+
+
+def test_a_seed_gives_the_same_tokens_whatever_was_cached(engine: Engine, few_slots: Engine) -> None:
+    sampling = SamplingParams(max_tokens=15, temperature=1.5, top_p=0.9, seed=4)
+    first = list(engine.generate(PROMPT, sampling))
+    assert list(engine.generate(PROMPT, sampling)) == first
+    assert list(few_slots.generate(PROMPT, sampling)) == first
+
+
+def test_tokens_are_the_likeliest_of_the_logits(engine: Engine) -> None:
+    tokens = greedy(engine)
+    logits = engine.logits(PROMPT + tokens)
+    assert np.argmax(logits[len(PROMPT) - 1 : -1], axis=1).tolist() == tokens
+
+
+@pytest.mark.parametrize("question", [1, 4, 6])
+def test_a_prompt_is_cancelled_before_any_layer(engine: Engine, question: int) -> None:
+    expected = greedy(engine)
+    with pytest.raises(CancelledError):
+        list(engine.generate(PROMPT, SamplingParams(), stop_at(question)))
+    assert (engine.last.finish_reason, engine.last.completion_tokens) == ("", 0)
+    assert greedy(engine) == expected
+
+
+def test_decoding_is_cancelled_within_one_token(engine: Engine) -> None:
+    expected = greedy(engine)
+    tokens: list[int] = []
+    completion = engine.generate(PROMPT, SamplingParams(), lambda: len(tokens) == 3)
+    tokens += [next(completion) for _ in range(3)]
+    with pytest.raises(CancelledError):
+        next(completion)
+    assert tokens == expected[:3]
+    assert greedy(engine) == expected
+
+
+def test_an_abandoned_completion_leaves_the_engine_serving(engine: Engine) -> None:
+    expected = greedy(engine)
+    abandoned = engine.generate(PROMPT, SamplingParams())
+    next(abandoned)
+    assert greedy(engine) == expected
+
+
+def test_an_altered_expert_is_an_error_of_that_request_only(pack_path: Path, few_slots: Engine) -> None:
+    expected = greedy(few_slots)
+    path = few_slots.pack.expert_paths[1]
+    content = path.read_bytes()
+    block_bytes = few_slots.pack.experts.block_bytes
+    altered = bytearray(content)
+    for start in range(0, len(content), block_bytes):
+        altered[start + 17] ^= 1
+    path.write_bytes(altered)
+    try:
+        with pytest.raises(StorageError, match=path.name):
+            greedy(few_slots)
+        assert few_slots.last.completion_tokens == 0
+    finally:
+        path.write_bytes(content)
+    assert greedy(few_slots) == expected
+
+
+def test_a_truncated_expert_file_is_an_error_of_that_request_only(pack_path: Path, few_slots: Engine) -> None:
+    expected = greedy(few_slots)
+    path = few_slots.pack.expert_paths[2]
+    content = path.read_bytes()
+    with path.open("r+b") as file:
+        file.truncate(len(content) // 3)
+    try:
+        with pytest.raises(StorageError, match=path.name):
+            greedy(few_slots)
+    finally:
+        path.write_bytes(content)
+    assert greedy(few_slots) == expected
+
+
+def test_counters_of_a_request_and_of_the_engine_agree(few_slots: Engine) -> None:
+    greedy(few_slots)
+    last, stats = few_slots.last, few_slots.stats()
+    assert last.expert_lookups == stats.expert_lookups > 0
+    assert last.expert_hits == stats.expert_hits
+    misses = stats.expert_lookups - stats.expert_hits
+    assert last.expert_read_bytes == stats.expert_read_bytes == misses * few_slots.pack.experts.block_bytes
+    assert 0 < last.prefill_seconds <= last.ttft_seconds
+    assert last.decode_seconds > 0
+    assert last.disk_seconds > 0
+    assert stats.hit_rate == stats.expert_hits / stats.expert_lookups
+    assert stats.experts_resident == stats.expert_slots == 5
+    assert 0 < stats.memory_bytes <= stats.peak_memory_bytes
