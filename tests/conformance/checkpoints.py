@@ -1,0 +1,186 @@
+"""Random tiny checkpoints made by transformers itself, which is also their oracle."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from numpy.typing import NDArray
+from transformers import (
+    AutoModelForCausalLM,
+    Qwen3_5MoeConfig,
+    Qwen3_5MoeForCausalLM,
+    Qwen3_5MoeForConditionalGeneration,
+    Qwen3_5MoeTextConfig,
+)
+
+LINEAR, FULL = "linear_attention", "full_attention"
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """A model with no two dimensions alike that a mistake could swap, and how its checkpoint is written."""
+
+    name: str
+    text: dict[str, Any]
+    dtype: str = "float32"
+    is_fused: bool = True
+    has_vision: bool = False
+
+
+def _text(**changes: object) -> dict[str, Any]:
+    """3 key and 6 value heads, key width 20, value width 12; experts of 28, the shared one of 36; 3 experts of 10."""
+    return {
+        "vocab_size": 131,
+        "hidden_size": 48,
+        "num_hidden_layers": 4,
+        "layer_types": [LINEAR, LINEAR, LINEAR, FULL],
+        "num_attention_heads": 6,
+        "num_key_value_heads": 2,
+        "head_dim": 24,
+        "linear_key_head_dim": 20,
+        "linear_value_head_dim": 12,
+        "linear_num_key_heads": 3,
+        "linear_num_value_heads": 6,
+        "moe_intermediate_size": 28,
+        "shared_expert_intermediate_size": 36,
+        "num_experts": 10,
+        "num_experts_per_tok": 3,
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 1e4,
+            "partial_rotary_factor": 0.5,
+            "mrope_section": [2, 2, 2],
+            "mrope_interleaved": True,
+        },
+    } | changes
+
+
+SHAPES = (
+    Shape("interval-of-four", _text()),
+    Shape(
+        "all-linear-tied-one-expert-of-five-bf16",
+        _text(
+            vocab_size=97,
+            hidden_size=70,
+            num_hidden_layers=3,
+            layer_types=[LINEAR] * 3,
+            linear_key_head_dim=8,
+            linear_value_head_dim=36,
+            linear_num_key_heads=2,
+            linear_num_value_heads=2,
+            linear_conv_kernel_dim=3,
+            moe_intermediate_size=33,
+            shared_expert_intermediate_size=20,
+            num_experts=5,
+            num_experts_per_tok=1,
+            tie_word_embeddings=True,
+        ),
+        dtype="bfloat16",
+        is_fused=False,
+    ),
+    Shape(
+        "all-full-every-expert-fp16",
+        _text(
+            hidden_size=52,
+            num_hidden_layers=3,
+            layer_types=[FULL] * 3,
+            num_attention_heads=5,
+            num_key_value_heads=5,
+            head_dim=32,
+            num_experts=6,
+            num_experts_per_tok=6,
+            rms_norm_eps=1e-5,
+        ),
+        dtype="float16",
+        is_fused=False,
+    ),
+    Shape(
+        "mixed-with-vision-parts-bf16",
+        _text(
+            vocab_size=211,
+            hidden_size=96,
+            num_hidden_layers=5,
+            layer_types=[FULL, LINEAR, FULL, LINEAR, LINEAR],
+            num_attention_heads=4,
+            num_key_value_heads=1,
+            linear_num_key_heads=2,
+            linear_num_value_heads=8,
+            linear_key_head_dim=44,
+            linear_value_head_dim=16,
+            moe_intermediate_size=64,
+            shared_expert_intermediate_size=100,
+            num_experts=16,
+            num_experts_per_tok=5,
+        ),
+        dtype="bfloat16",
+        has_vision=True,
+    ),
+)
+
+
+def _randomise(model: torch.nn.Module, seed: int) -> None:
+    """Give every parameter a value that shows when it is misused: no norm weight of 0 or 1, no even routing."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        noise = torch.randn(parameter.shape, generator=generator)
+        if name.endswith("A_log"):
+            value = noise * 0.7 - 1
+        elif parameter.ndim == 1:
+            offset = 1.0 if name.endswith("linear_attn.norm.weight") else 0.0
+            value = offset + noise * 0.3
+        elif name.endswith("conv1d.weight"):
+            value = noise * 0.5
+        elif name.endswith("mlp.gate.weight"):
+            value = noise * 2 / parameter.shape[-1] ** 0.5
+        elif "embed_tokens" in name:
+            value = noise
+        else:
+            value = noise / parameter.shape[-1] ** 0.5
+        parameter.data.copy_(value)
+
+
+def build(shape: Shape, seed: int = 0) -> transformers.PreTrainedModel:
+    model: transformers.PreTrainedModel
+    if shape.has_vision:
+        vision = {"depth": 1, "hidden_size": 16, "intermediate_size": 20, "num_heads": 2, "patch_size": 4}
+        vision |= {"out_hidden_size": shape.text["hidden_size"], "num_position_embeddings": 16}
+        model = Qwen3_5MoeForConditionalGeneration(Qwen3_5MoeConfig(text_config=shape.text, vision_config=vision))
+    else:
+        model = Qwen3_5MoeForCausalLM(Qwen3_5MoeTextConfig(**shape.text))
+    _randomise(model, seed)
+    model.to(getattr(torch, shape.dtype))
+    return model
+
+
+def load(path: Path) -> transformers.PreTrainedModel:
+    """The oracle: the checkpoint at `path` in float32."""
+    model: transformers.PreTrainedModel = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    # The default, a grouped matrix product, takes only rows whose size is a multiple of 16 bytes.
+    model.set_experts_implementation("eager")
+    model.train(mode=False)
+    return model
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint on disk and what transformers makes of it, in float32."""
+
+    shape: Shape
+    path: Path
+    model: transformers.PreTrainedModel
+
+    @property
+    def vocab_size(self) -> int:
+        """How many token ids there are."""
+        size: int = self.shape.text["vocab_size"]
+        return size
+
+
+def oracle_logits(model: transformers.PreTrainedModel, ids: Sequence[int]) -> NDArray[np.float32]:
+    """What transformers says: f32[T, vocab] of all positions of a sequence."""
+    with torch.no_grad():
+        return np.asarray(model(input_ids=torch.tensor([list(ids)]), use_cache=False).logits[0].float().numpy())

@@ -1,0 +1,99 @@
+"""Our logits against those of transformers, the reference implementation, on checkpoints that it wrote."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import transformers
+from numpy.typing import NDArray
+
+from edge.cli import main
+from edge.engine import Engine, EngineOptions
+from edge.sampler import SamplingParams
+from tests.conformance.checkpoints import Checkpoint, load, oracle_logits
+
+NUM_TOKENS = 300
+LENGTHS = (1, 2, 7, 64, 65)
+MEMORY_BYTES = 2_000_000_000
+# What the project promises, as relative L2 error at every position.
+LIMITS = {16: 1e-3, 8: 2e-2, 4: 2e-2}
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A checkpoint packed by us, and transformers over the very weights that the pack holds."""
+
+    path: Path
+    bits: int
+    oracle: transformers.PreTrainedModel
+    ids: list[int]
+
+
+@pytest.fixture(scope="module", params=[16, 8, 4], ids=lambda bits: f"{bits}-bit")
+def packed(request: pytest.FixtureRequest, checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Packed:
+    bits, work = request.param, tmp_path_factory.mktemp("packed")
+    convert(checkpoint.path, work / "pack", bits)
+    oracle = checkpoint.model
+    if bits != 16:
+        assert main(["export", str(work / "pack"), str(work / "exported")]) == 0
+        oracle = load(work / "exported")
+    ids = np.random.default_rng(17).integers(0, checkpoint.vocab_size, NUM_TOKENS).tolist()
+    return Packed(work / "pack", bits, oracle, ids)
+
+
+@pytest.fixture(scope="module")
+def engine(packed: Packed) -> Iterator[Engine]:
+    engine = Engine.load(packed.path, EngineOptions(memory_bytes=MEMORY_BYTES, context_tokens=NUM_TOKENS))
+    yield engine
+    engine.close()
+
+
+def convert(source: Path, out: Path, bits: int) -> None:
+    group = [] if bits == 16 else ["--group", "32"]
+    assert main(["convert", str(source), str(out), "--bits", str(bits), *group]) == 0
+
+
+def relative_error(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+    """The greatest over all positions of |found - expected| / |expected|."""
+    assert found.shape == expected.shape
+    return float((np.linalg.norm(found - expected, axis=1) / np.linalg.norm(expected, axis=1)).max())
+
+
+def test_every_position_is_that_of_transformers(engine: Engine, packed: Packed) -> None:
+    found = engine.logits(packed.ids)
+    assert relative_error(found, oracle_logits(packed.oracle, packed.ids)) < LIMITS[packed.bits]
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_prompts_of_any_length_are_those_of_transformers(engine: Engine, packed: Packed, length: int) -> None:
+    found = engine.logits(packed.ids[:length])
+    assert relative_error(found, oracle_logits(packed.oracle, packed.ids[:length])) < LIMITS[packed.bits]
+
+
+@pytest.mark.parametrize(("chunk", "prompt_tokens"), [(1, 300), (7, 300), (64, 290), (65, 64), (300, 1), (512, 0)])
+def test_chunks_and_decoding_change_no_bit(engine: Engine, packed: Packed, chunk: int, prompt_tokens: int) -> None:
+    np.testing.assert_array_equal(engine.logits(packed.ids, chunk, prompt_tokens), engine.logits(packed.ids))
+
+
+def test_each_greedy_token_is_the_likeliest_to_transformers_or_ties_with_it(engine: Engine, packed: Packed) -> None:
+    prompt = packed.ids[:20]
+    tokens = list(engine.generate(prompt, SamplingParams(max_tokens=30)))
+    assert len(tokens) == 30
+    logits = oracle_logits(packed.oracle, prompt + tokens[:-1])[len(prompt) - 1 :]
+    lost = logits.max(axis=1) - np.take_along_axis(logits, np.array(tokens)[:, None], axis=1)[:, 0]
+    assert (lost <= LIMITS[packed.bits] * np.linalg.norm(logits, axis=1)).all()
+
+
+@pytest.mark.parametrize("expert_slots", [1, 2, 5, 1000])
+def test_the_size_of_the_cache_changes_no_bit(engine: Engine, packed: Packed, expert_slots: int) -> None:
+    options = EngineOptions(
+        memory_bytes=MEMORY_BYTES, context_tokens=NUM_TOKENS, chunk_tokens=37, expert_slots=expert_slots
+    )
+    small = Engine.load(packed.path, options)
+    try:
+        assert small.logits(packed.ids, None, 200).tobytes() == engine.logits(packed.ids).tobytes()
+        assert small.stats().experts_resident <= expert_slots
+    finally:
+        small.close()
