@@ -49,7 +49,7 @@ class PermitOffice:
 
     def mint(self, floor: Floor, backend_name: str, backend_reach: Reach, request_id: str, payload: bytes) -> Permit:
         """Raises: EgressDenied if the backend lies beyond the floor."""
-        if type(floor) is not Floor or not isinstance(backend_reach, Reach):
+        if _is_forged(floor, backend_reach):
             raise _denied("forged", "a permit needs a floor and a reach")
         if backend_reach > floor.reach:
             raise _denied("floor", f"backend {backend_name} is {backend_reach.label}, the floor {floor.reach.label}")
@@ -65,7 +65,7 @@ class PermitOffice:
 
         Raises: EgressDenied; nothing may then be sent.
         """
-        if not isinstance(permit, Permit) or not hmac.compare_digest(permit.mac, self._mac(permit)):
+        if not hmac.compare_digest(permit.mac, self._mac(permit)):
             raise _denied("forged", "this permit was not minted here")
         with self._lock:
             expires_at = self._open.pop(permit.nonce, None)
@@ -98,6 +98,11 @@ class PermitOffice:
         """Permits that nobody redeemed; those live equally long, so that the oldest stand first."""
         while self._open and next(iter(self._open.values())) <= now:
             del self._open[next(iter(self._open))]
+
+
+def _is_forged(floor: object, reach: object) -> bool:
+    """A subclass could report another reach than its sealed one; a bare number compares with anything."""
+    return type(floor) is not Floor or not isinstance(reach, Reach)
 
 
 def _digest(payload: bytes) -> bytes:
