@@ -10,10 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from edge.checkpoint.layout import Format
 from edge.config import FULL_ATTENTION, LINEAR_ATTENTION, ModelConfig
 from edge.errors import CheckpointError
 
 NESTED, TEXT = "qwen3_5_moe", "qwen3_5_moe_text"
+DTYPE_NAMES = {Format.F32: "float32", Format.F16: "float16", Format.BF16: "bfloat16"}
 MAX_LAYERS = 10_000  # no model has as many: a damaged file must not fill the memory with layer kinds
 
 

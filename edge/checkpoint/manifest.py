@@ -150,8 +150,8 @@ def _parse(node: _Node) -> Manifest:
         dense_crcs=dense_crcs,
         expert_crcs=_parse_expert_crcs(node["experts"]["crc32c"], config),
         tokenizer=tuple(_parse_tokenizer_file(item) for item in node["tokenizer"].items()),
-        source=node["source"].mapping(),
-        skipped=node["skipped"].mapping(),
+        source=_parse_source(node["source"]),
+        skipped=_parse_skipped(node["skipped"]),
     )
 
 
@@ -210,6 +210,23 @@ def _parse_tokenizer_file(node: _Node) -> TokenizerFile:
     if Path(name).name != name or name in ("", ".", ".."):
         raise PackError(f"{node.where}.name is {name!r}; must be the name of a file")
     return TokenizerFile(name, node["nbytes"].integer(), node["crc32c"].integer(0, MAX_CRC))
+
+
+def _parse_source(node: _Node) -> dict[str, Any]:
+    files = [
+        {
+            "name": file["name"].text(),
+            "nbytes": file["nbytes"].integer(),
+            "header_sha256": file["header_sha256"].text(),
+        }
+        for file in node["files"].items()
+    ]
+    return {"config_sha256": node["config_sha256"].text(), "files": files}
+
+
+def _parse_skipped(node: _Node) -> dict[str, dict[str, int]]:
+    kinds = {kind: node[kind] for kind in node.mapping()}
+    return {kind: {key: item[key].integer() for key in ("tensors", "nbytes")} for kind, item in kinds.items()}
 
 
 def _dump_layout(layout: MatrixLayout) -> dict[str, Any]:

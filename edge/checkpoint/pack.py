@@ -1,6 +1,7 @@
 """A packed model on disk: opened after its manifest and file sizes were checked, dense weights loaded whole."""
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -10,13 +11,14 @@ from numpy.typing import NDArray
 
 from edge.checkpoint.contents import DENSE_FILE, TOKENIZER_DIR, DenseEntry, expert_file
 from edge.checkpoint.disk import PackFile
-from edge.checkpoint.layout import ExpertLayout
+from edge.checkpoint.layout import SECTION_ALIGNMENT, ExpertLayout, round_up
 from edge.checkpoint.manifest import Manifest, read_manifest
 from edge.checkpoint.matrix import Matrix, aligned_zeros
 from edge.config import ModelConfig
 from edge.errors import PackError
 from edge.kernels import crc32c
 
+Tensor = Matrix | NDArray[np.float32]
 Progress = Callable[[int], object]  # is given the bytes done since the last call
 
 
@@ -61,6 +63,10 @@ class Pack:
         has_tokenizer = any(file.name == "tokenizer.json" for file in self.manifest.tokenizer)
         return self.path / TOKENIZER_DIR if has_tokenizer else None
 
+    def tokenizer_files(self) -> tuple[Path, ...]:
+        """What was copied from beside the checkpoint, generation_config.json too."""
+        return tuple(self.path / TOKENIZER_DIR / file.name for file in self.manifest.tokenizer)
+
     @property
     def dense_nbytes(self) -> int:
         """What the dense weights take, on disk and in memory."""
@@ -77,21 +83,33 @@ class Pack:
         yield from ((path, contents.expert_file_nbytes) for path in self.expert_paths)
         yield from ((self.path / TOKENIZER_DIR / file.name, file.nbytes) for file in self.manifest.tokenizer)
 
-    def load_dense(self, progress: Progress | None = None) -> dict[str, Matrix | NDArray[np.float32]]:
+    def load_dense(self, progress: Progress | None = None) -> dict[str, Tensor]:
         """All dense tensors by name, each checked against its checksum; nothing stays in the page cache.
 
         Matrices as stored, everything else float32. Raises PackError naming the tensor.
         """
-        file = PackFile(self.path / DENSE_FILE)
-        try:
-            tensors = {}
+        tensors = {}
+        for name, tensor in self.dense_tensors():
+            tensors[name] = tensor
+            if progress:
+                progress(round_up(_nbytes(tensor), SECTION_ALIGNMENT))
+        return tensors
+
+    def dense_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """The same one at a time, in the order of the file."""
+        with closing(PackFile(self.path / DENSE_FILE)) as file:
             for entry, crc in zip(self.manifest.contents.dense, self.manifest.dense_crcs, strict=True):
-                tensors[entry.name] = _load(file, entry, crc)
-                if progress:
-                    progress(entry.nbytes)
-            return tensors
-        finally:
-            file.close()
+                yield entry.name, _load(file, entry, crc)
+
+    def read_expert(self, layer: int, expert: int, out: NDArray[np.uint8]) -> None:
+        """Fill `out`, of experts.block_bytes, with one expert. For tools: the engine reads with ExpertReader.
+
+        Raises PackError naming the expert if its checksum does not match.
+        """
+        with closing(PackFile(self.expert_paths[layer])) as file:
+            file.read_into(out, expert * self.experts.block_bytes)
+        if crc32c(out) != self.expert_crc(layer, expert):
+            raise PackError(f"{self.expert_paths[layer]}: expert {expert} is altered: its checksum does not match")
 
 
 def check_size(path: Path, nbytes: int) -> None:
@@ -104,7 +122,7 @@ def check_size(path: Path, nbytes: int) -> None:
         raise PackError(f"{path}: {actual} bytes; the manifest says {nbytes}: cut off or altered")
 
 
-def _load(file: PackFile, entry: DenseEntry, crc: int) -> Matrix | NDArray[np.float32]:
+def _load(file: PackFile, entry: DenseEntry, crc: int) -> Tensor:
     data = aligned_zeros(entry.nbytes)
     file.read_into(data, entry.offset)
     file.forget()  # at once: the weights must not stand in memory twice
@@ -113,3 +131,7 @@ def _load(file: PackFile, entry: DenseEntry, crc: int) -> Matrix | NDArray[np.fl
     if entry.layout:
         return Matrix(entry.layout, data)
     return data.view(np.float32).reshape(entry.shape)
+
+
+def _nbytes(tensor: Tensor) -> int:
+    return tensor.layout.nbytes if isinstance(tensor, Matrix) else tensor.nbytes

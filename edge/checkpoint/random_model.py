@@ -8,15 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.checkpoint.byte_tokenizer import VOCABULARY_SIZE, end_token_ids, write_tokenizer
-from edge.checkpoint.hf_config import write_config
+from edge.checkpoint.hf_config import DTYPE_NAMES, write_config
 from edge.checkpoint.layout import Format
 from edge.checkpoint.names import Part, dense_tensors, fused_shape, fused_source
 from edge.checkpoint.tensor_file import NewTensor, TensorFileWriter
 from edge.config import FULL_ATTENTION, LINEAR_ATTENTION, ModelConfig
 from edge.errors import CheckpointError
 from edge.quant.floats import narrow
-
-DTYPE_NAMES = {Format.F32: "float32", Format.F16: "float16", Format.BF16: "bfloat16"}
 
 # Big enough that experts are read and evicted as in a real model, small enough to be packed in a second.
 SMALL = ModelConfig(

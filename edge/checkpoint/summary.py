@@ -1,0 +1,42 @@
+"""What a pack is, in numbers that follow from its manifest."""
+
+import math
+from dataclasses import dataclass
+
+from edge.budget import MARGIN_BYTES, MIN_CHUNK_TOKENS, resident_bytes, scratch_bytes
+from edge.checkpoint.contents import Contents
+from edge.checkpoint.names import Part, dense_tensors, part_shape
+from edge.config import ModelConfig
+from edge.state import state_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """Weights of the text model; `active` are those that one token goes through."""
+
+    total: int
+    active: int
+
+
+def count_parameters(config: ModelConfig) -> Parameters:
+    """Embedding and head count as active, as model cards have it."""
+    dense = sum(math.prod(tensor.shape) for tensor in dense_tensors(config))
+    expert = sum(math.prod(part_shape(config, part)) for part in Part)
+    return Parameters(
+        total=dense + config.num_layers * config.num_experts * expert,
+        active=dense + config.num_layers * config.top_k * expert,
+    )
+
+
+def bits_per_weight(contents: Contents) -> float:
+    """Of a routed expert, scales, biases and padding included."""
+    expert = sum(math.prod(part_shape(contents.config, part)) for part in Part)
+    return 8 * contents.experts.block_bytes / expert
+
+
+def least_memory_bytes(contents: Contents, context_tokens: int) -> int:
+    """About the smallest `--memory` that runs the model, as edge/budget.py shares memory out."""
+    config = contents.config
+    experts = config.top_k * contents.experts.block_bytes
+    working = state_bytes(config, context_tokens) + scratch_bytes(config, MIN_CHUNK_TOKENS)
+    return resident_bytes() + contents.dense_nbytes + experts + working + MARGIN_BYTES

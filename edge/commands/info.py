@@ -1,0 +1,93 @@
+"""`flashgate-edge info`: what a packed model is."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edge.checkpoint.pack import Pack
+
+CONTEXT_TOKENS = 4096  # the context that `serve` and `generate` have unless told otherwise
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Register the command."""
+    parser = subparsers.add_parser(
+        "info",
+        help="say what a packed model is",
+        description="Say what a packed model is: geometry, sizes, precision, where it came from.",
+    )
+    parser.add_argument("model", metavar="MODEL", type=Path, help="directory that `convert` wrote")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(func=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the table or the object. Raises PackError."""
+    from edge.checkpoint.pack import Pack
+
+    info = describe(Pack.open(args.model))
+    if args.json:
+        print(json.dumps(info, indent=2))
+    else:
+        print("\n".join(f"{label:22}{text}" for label, text in rows(info)))
+    return 0
+
+
+def describe(pack: "Pack") -> dict[str, Any]:
+    """Everything that the pack says of itself, as plain JSON values."""
+    from edge.checkpoint.layout import VERSION
+    from edge.checkpoint.summary import bits_per_weight, count_parameters, least_memory_bytes
+
+    manifest, contents = pack.manifest, pack.manifest.contents
+    parameters = count_parameters(pack.config)
+    return {
+        "name": pack.name,
+        "version": VERSION,
+        "bits": contents.bits,
+        "group": contents.group,
+        "bits_per_expert_weight": round(bits_per_weight(contents), 3),
+        "parameters_total": parameters.total,
+        "parameters_active": parameters.active,
+        "dense_bytes": contents.dense_nbytes,
+        "expert_bytes": contents.nbytes - contents.dense_nbytes,
+        "expert_block_bytes": contents.experts.block_bytes,
+        "least_memory_bytes": least_memory_bytes(contents, CONTEXT_TOKENS),
+        "has_tokenizer": pack.tokenizer_dir is not None,
+        "config": pack.config.to_json(),
+        "skipped": dict(manifest.skipped),
+        "source": dict(manifest.source),
+    }
+
+
+def rows(info: dict[str, Any]) -> list[tuple[str, str]]:
+    """The table for people."""
+    from edge.budget import format_bytes
+
+    config = info["config"]
+    kinds = config["layer_types"]
+    group = f", group {info['group']}" if info["group"] else ""
+    skipped = [f"{kind}: {counts['tensors']} tensors" for kind, counts in info["skipped"].items()]
+    return [
+        ("model", info["name"]),
+        ("parameters", f"{_count(info['parameters_total'])}, active {_count(info['parameters_active'])}"),
+        ("layers", f"{len(kinds)}: {kinds.count('full_attention')} full, {kinds.count('linear_attention')} linear"),
+        ("hidden, vocabulary", f"{config['hidden_size']}, {config['vocab_size']}"),
+        ("experts per layer", f"{config['num_experts']}, {config['top_k']} per token, size {config['expert_size']}"),
+        ("bits", f"{info['bits']}{group}; {info['bits_per_expert_weight']} per expert weight with scales"),
+        ("dense weights", format_bytes(info["dense_bytes"])),
+        ("experts", f"{format_bytes(info['expert_bytes'])}, {format_bytes(info['expert_block_bytes'])} each"),
+        ("least memory", f"{format_bytes(info['least_memory_bytes'])} with a context of {CONTEXT_TOKENS} tokens"),
+        ("tokenizer", "yes" if info["has_tokenizer"] else "none: token ids only"),
+        ("skipped", ", ".join(skipped) or "nothing"),
+        ("source", f"{len(info['source']['files'])} files, config {info['source']['config_sha256'][:12]}"),
+        ("format", f"version {info['version']}"),
+    ]
+
+
+def _count(number: int) -> str:
+    for unit, letter in ((10**9, "B"), (10**6, "M"), (10**3, "K")):
+        if number >= unit:
+            return f"{number / unit:.2f}{letter}"
+    return str(number)
