@@ -6,6 +6,7 @@ EdgeError
 ├── StorageError       a read that failed while running: errno, short read, checksum (the operator: disk)
 ├── BudgetError        --memory below what the model needs; says the minimum (the operator)
 ├── RequestError       a request that cannot be served as asked: names the value and the limit (the caller)
+│   └── PromptTooLongError
 ├── OverloadedError    the queue is full; says when to retry (the caller, later)
 ├── UnavailableError   the engine is loading, restarting or draining (the caller, later)
 └── CancelledError     the caller went away or its deadline passed (nobody)
@@ -36,6 +37,10 @@ class RequestError(EdgeError):
     """The request is malformed or beyond a limit of this model."""
 
 
+class PromptTooLongError(RequestError):
+    """The prompt does not fit the context, or is larger than a request may be."""
+
+
 class OverloadedError(EdgeError):
     """The admission queue is full. `retry_after_s` is an estimate."""
 
@@ -45,7 +50,15 @@ class OverloadedError(EdgeError):
 
 
 class UnavailableError(EdgeError):
-    """The engine cannot take requests at the moment."""
+    """The engine cannot take requests at the moment, or was lost during this one.
+
+    reason: UPPER_SNAKE, for programs. retry_after_s: where waiting is known to help, how long.
+    """
+
+    def __init__(self, message: str, reason: str = "ENGINE_UNAVAILABLE", retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.retry_after_s = retry_after_s
 
 
 class CancelledError(EdgeError):

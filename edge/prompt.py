@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edge.errors import RequestError
+from edge.errors import PromptTooLongError, RequestError
 from edge.tokenizer import Tokenizer
 
 ROLES = ("system", "user", "assistant", "tool")
@@ -18,10 +18,6 @@ class ChatMessage:
 
     def __repr__(self) -> str:
         return f"ChatMessage(role={self.role!r}, {len(self.content)} characters)"
-
-
-class PromptTooLongError(RequestError):
-    """The prompt does not fit the context, or is larger than a request may be."""
 
 
 class PromptEncoder:

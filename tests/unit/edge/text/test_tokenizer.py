@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from edge.errors import PackError, RequestError
-from edge.prompt import ChatMessage, PromptEncoder, PromptTooLongError
+from edge.errors import PackError, PromptTooLongError, RequestError
+from edge.prompt import ChatMessage, PromptEncoder
 from edge.tokenizer import SamplingDefaults, Tokenizer
 
 WriteJson = Callable[[str, object], None]

@@ -1,0 +1,85 @@
+"""`flashgate-edge serve`: answer requests over gRPC."""
+
+import argparse
+import os
+from pathlib import Path
+
+EPILOG = """\
+examples:
+  flashgate-edge serve ~/packs/qwen --memory 6GB
+  flashgate-edge serve ~/packs/qwen --memory 12GB --context 32768 --queue 4
+  flashgate-edge serve ~/packs/qwen --port 0 --metrics-port 0       # free ports; the ready line says which
+
+Once a first request can be served, one line on stdout says so and where:
+  ready flashgate-edge grpc=127.0.0.1:50051 metrics=127.0.0.1:9101 model=qwen
+Logs are JSON lines on stderr and hold no prompts or answers. SIGTERM and Ctrl-C let running requests end, then exit 0.
+
+The server has no credentials and no encryption of its own: another --host than this machine's own is for a network
+whose every member may use the model.
+"""
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Register the command."""
+    parser = subparsers.add_parser(
+        "serve",
+        help="answer requests over gRPC",
+        description="Serve a packed model: EdgeService over gRPC, with health and reflection, and Prometheus metrics.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", metavar="MODEL", type=Path, help="directory made by `flashgate-edge convert`")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+    parser.add_argument("--port", type=int, default=50051, help="gRPC port; 0 takes a free one (default: 50051)")
+    parser.add_argument(
+        "--metrics-port",
+        type=int,
+        default=9101,
+        help="port of /metrics and /healthz; 0 takes a free one (default: 9101)",
+    )
+    parser.add_argument(
+        "--memory", default="2GB", metavar="SIZE", help="what server and engine may hold together (default: 2GB)"
+    )
+    parser.add_argument(
+        "--context", type=int, default=4096, metavar="TOKENS", help="prompt and answer together (default: 4096)"
+    )
+    parser.add_argument(
+        "--threads", type=int, default=os.cpu_count() or 1, metavar="N", help="of the engine (default: all cores)"
+    )
+    parser.add_argument(
+        "--queue", type=int, default=16, metavar="N", help="requests that may wait; more are refused (default: 16)"
+    )
+    parser.add_argument(
+        "--drain-seconds", type=float, default=30.0, metavar="S", help="for running requests at the end (default: 30)"
+    )
+    parser.add_argument(
+        "--engine-timeout",
+        type=float,
+        default=120.0,
+        metavar="S",
+        help="an engine at work that gives no sign for so long is restarted (default: 120)",
+    )
+    parser.set_defaults(func=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until told to stop."""
+    from edge.budget import parse_bytes
+    from edge.server import logs
+    from edge.server.node import NodeOptions, serve
+
+    options = NodeOptions(
+        model=args.model,
+        host=args.host,
+        port=args.port,
+        metrics_port=args.metrics_port,
+        memory_bytes=parse_bytes(args.memory),
+        context_tokens=args.context,
+        threads=args.threads,
+        queue=args.queue,
+        drain_s=args.drain_seconds,
+        engine_silence_s=args.engine_timeout,
+    )
+    logs.configure()
+    serve(options)
+    return 0

@@ -1,0 +1,129 @@
+"""One request from its arrival to its end: checked, queued, answered token by token."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from flashgate.v1 import edge_pb2
+
+from edge.answer import AnswerStream
+from edge.prompt import PromptEncoder
+from edge.server import request, wire
+from edge.server.admission import Admission, Happening, Job, Started
+from edge.server.observed import Outcome, RequestEnded
+from edge.server.rates import Rates
+from edge.server.supervisor import Completion
+from edge.tokenizer import SamplingDefaults, Tokenizer
+
+Write = Callable[[edge_pb2.EdgeServiceGenerateResponse], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """What serving needs to know of the model; `tokenizer` is None if it has none."""
+
+    name: str
+    context_tokens: int
+    encoder: PromptEncoder
+    tokenizer: Tokenizer | None
+
+    @property
+    def defaults(self) -> SamplingDefaults:
+        """What the model's makers want where a caller says nothing."""
+        return SamplingDefaults() if self.tokenizer is None else self.tokenizer.defaults
+
+    def answer(self, stops: tuple[str, ...]) -> AnswerStream:
+        """A new answer. Raises: RequestError on stop texts that cannot be used."""
+        return AnswerStream(self.tokenizer, stops, self.tokenizer.eos_token_ids if self.tokenizer else ())
+
+
+class Exchange:
+    """Made when the request arrives; `run` once. `write` may wait for a slow reader without holding the engine up."""
+
+    def __init__(
+        self, model: ServedModel, admission: Admission, rates: Rates, write: Write, clock: Callable[[], float]
+    ) -> None:
+        self._model, self._admission, self._rates = model, admission, rates
+        self._write, self._clock = write, clock
+        self._arrived = clock()
+        self._started: float | None = None
+        self._first_token: float | None = None
+        self._last_token: float | None = None
+        self._prompt_tokens = 0
+        self._completion_tokens = 0
+
+    async def run(self, message: edge_pb2.EdgeServiceGenerateRequest) -> None:
+        """Answer `message`. Raises: the EdgeError that it ends with. Cancelling frees the engine within one token."""
+        # Before tokenizing too: a node that is full or down says so at once.
+        self._admission.check_open()
+        encoded = await asyncio.to_thread(request.encode, message, self._model.encoder, self._model.defaults)
+        answer = self._model.answer(encoded.stops)
+        self._prompt_tokens = len(encoded.ids)
+        if encoded.prompt_bytes:
+            self._rates.prompt_bytes_per_token.add(encoded.prompt_bytes, len(encoded.ids))
+        job = self._admission.submit(encoded.ids, encoded.sampling, self._model.context_tokens)
+        try:
+            reason = None
+            while reason is None:
+                reason = await self._pass_on(await job.news(), answer)
+            await self._write(self._finished(job, reason))
+        finally:
+            job.cancel()
+
+    def is_past(self, limit_s: float | None) -> bool:
+        """Whether the request is older than its caller would wait."""
+        return limit_s is not None and self._clock() - self._arrived >= limit_s
+
+    def ended(self, outcome: Outcome) -> RequestEnded:
+        """The request as far as it came."""
+        return RequestEnded(
+            outcome=outcome,
+            total_s=self._clock() - self._arrived,
+            ttft_s=self._since_arrival(self._first_token),
+            last_token_s=self._since_arrival(self._last_token),
+            prompt_tokens=self._prompt_tokens,
+            completion_tokens=self._completion_tokens,
+        )
+
+    async def _pass_on(self, news: list[Happening], answer: AnswerStream) -> str | None:
+        """Write what happened, all new tokens in one message; returns the finish reason once there is one."""
+        ids: list[int] = []
+        text, reason = "", None
+        for happening in news:
+            if isinstance(happening, Started):
+                self._started = self._clock()
+                await self._write(wire.started(self._model.name, self._prompt_tokens))
+            elif isinstance(happening, Completion):
+                text, reason = text + answer.finish(), happening.reason
+            else:
+                piece = answer.push(happening)
+                ids += piece.ids
+                text += piece.text
+                if piece.is_last:
+                    reason = "stop"
+                    break
+        self._count(len(ids))
+        if ids or text:
+            await self._write(wire.tokens(ids, text))
+        return reason
+
+    def _count(self, num_tokens: int) -> None:
+        if num_tokens:
+            self._completion_tokens += num_tokens
+            self._last_token = self._clock()
+            self._first_token = self._first_token or self._last_token
+
+    def _finished(self, job: Job, reason: str) -> edge_pb2.EdgeServiceGenerateResponse:
+        now = self._clock()
+        return wire.finished(
+            reason,
+            prompt_tokens=self._prompt_tokens,
+            completion_tokens=self._completion_tokens,
+            queue_s=self._since_arrival(self._started) or 0.0,
+            ttft_s=self._since_arrival(self._first_token or now) or 0.0,
+            total_s=now - self._arrived,
+            worked=job.worked,
+        )
+
+    def _since_arrival(self, moment: float | None) -> float | None:
+        return None if moment is None else moment - self._arrived

@@ -1,0 +1,230 @@
+"""The whole edge server put together: its parts made, started, and taken down without dropping a request."""
+
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import structlog
+from flashgate.v1 import edge_pb2, edge_pb2_grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from prometheus_client import CollectorRegistry
+
+from edge.checkpoint.pack import Pack
+from edge.errors import EdgeError, UnavailableError
+from edge.metrics import EdgeMetrics
+from edge.prompt import PromptEncoder
+from edge.server import pipe, sensors
+from edge.server.admission import Admission
+from edge.server.exchange import ServedModel
+from edge.server.metrics_http import MetricsServer
+from edge.server.observed import EngineWorked, Event
+from edge.server.rates import Rates
+from edge.server.service import EdgeService
+from edge.server.status import NodeState, StatusSource
+from edge.server.supervisor import ENGINE_COMMAND, Supervisor
+from edge.tokenizer import Tokenizer
+
+SERVICE = edge_pb2.DESCRIPTOR.services_by_name["EdgeService"].full_name
+# Four times the longest prompt, so that the answer to one too long is ours, with a reason.
+MAX_REQUEST_BYTES = 16 * 2**20
+# After the last answer was given, its last bytes may still be on their way.
+GRACE_S = 1.0
+# The server's own growth after the engine was given its share: requests, answers, threads.
+SERVER_MARGIN_BYTES = 32 * 2**20
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class NodeOptions:
+    """How to serve. Ports: 0 takes a free one. Raises: EdgeError naming what is out of range."""
+
+    model: Path
+    host: str
+    port: int
+    metrics_port: int
+    memory_bytes: int
+    context_tokens: int
+    threads: int
+    queue: int
+    drain_s: float
+    engine_silence_s: float
+    engine_command: Sequence[str] = ENGINE_COMMAND
+
+    def __post_init__(self) -> None:
+        for name in ("port", "metrics_port"):
+            if not 0 <= getattr(self, name) < 65536:
+                raise EdgeError(f"{name} is {getattr(self, name)}: it must be 0 to 65535")
+        for name in ("context_tokens", "threads"):
+            if getattr(self, name) < 1:
+                raise EdgeError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        if self.queue < 0:
+            raise EdgeError(f"queue is {self.queue}: it must be 0 or more")
+        if not (self.drain_s >= 0 and self.engine_silence_s > 0):
+            raise EdgeError("--drain-seconds must be 0 or more, --engine-timeout above 0")
+
+
+class Node:
+    """Made on the event loop that runs it. Raises: PackError if the model's files cannot be served."""
+
+    def __init__(self, options: NodeOptions) -> None:
+        pack = Pack.open(options.model)
+        tokenizer = None if pack.tokenizer_dir is None else Tokenizer.from_dir(pack.tokenizer_dir)
+        encoder = PromptEncoder(tokenizer, pack.config.vocab_size, options.context_tokens)
+        registry = CollectorRegistry()
+        self._options = options
+        self._metrics = EdgeMetrics(registry, pack.name)
+        self._registry = registry
+        self._rates = Rates()
+        self._engine = Supervisor(
+            _load(options), self._observe, command=options.engine_command, silence_s=options.engine_silence_s
+        )
+        self._engine.on_state = self._follow_state
+        self._admission = Admission(self._engine, self._rates, options.queue)
+        self._status = StatusSource(
+            self._engine,
+            self._admission,
+            self._rates,
+            model=pack.name,
+            context_tokens=options.context_tokens,
+            memory_budget_bytes=options.memory_bytes,
+        )
+        self._metrics.add_gauges(self._status)
+        self._model = ServedModel(pack.name, options.context_tokens, encoder, tokenizer)
+        self._service = EdgeService(self._model, self._admission, self._rates, self._status, self._metrics.observe)
+        self._health = health.aio.HealthServicer()
+        self._background: set[asyncio.Task[None]] = set()
+        self._stop = asyncio.Event()
+
+    async def run(self, announce: Callable[[str], None]) -> None:
+        """Serve until a signal; `announce` gets the ready line. Raises: EdgeError if it never came to serve."""
+        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        server, port = await self._start_grpc()
+        metrics = await asyncio.to_thread(self._start_metrics)
+        engine = asyncio.create_task(self._engine.run())
+        admission = asyncio.create_task(self._admission.run())
+        self._listen_for_signals()
+        try:
+            if await self._is_ready():
+                host, model = self._options.host, self._model.name
+                announce(f"ready flashgate-edge grpc={host}:{port} metrics={host}:{metrics.port} model={model}")
+                await self._stop.wait()
+                await self._drain()
+        finally:
+            await server.stop(GRACE_S)
+            for task in (admission, engine):
+                task.cancel()
+            await asyncio.gather(admission, engine, return_exceptions=True)
+            await asyncio.to_thread(metrics.close)
+
+    async def _is_ready(self) -> bool:
+        """Wait for the engine; False if the signal to stop came first. Raises: why it cannot be loaded."""
+        ready, stop = asyncio.create_task(self._engine.wait_ready()), asyncio.create_task(self._stop.wait())
+        await asyncio.wait((ready, stop), return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if not ready.done():
+            ready.cancel()
+            return False
+        ready.result()
+        return True
+
+    async def _drain(self) -> None:
+        """Refuse new requests, let the accepted ones end, and after the time allowed end them ourselves."""
+        log.info("drain_started", active=self._service.num_active, limit_s=self._options.drain_s)
+        self._status.is_draining = True
+        self._admission.drain()
+        self._follow_state()
+        self._stop.clear()
+        try:
+            async with asyncio.timeout(self._options.drain_s):
+                await self._all_answered()
+        except TimeoutError:
+            self._admission.fail_all(UnavailableError("the server is shutting down", "DRAINING"))
+        log.info("drain_ended", active=self._service.num_active)
+
+    async def _all_answered(self) -> None:
+        """Until no request is being answered, or a second signal says not to wait."""
+        while self._service.num_active and not self._stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), 0.05)
+        if self._service.num_active:
+            raise TimeoutError
+
+    async def _start_grpc(self) -> tuple[grpc.aio.Server, int]:
+        server = grpc.aio.server(
+            options=(
+                ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+                # Two servers on one port would share its requests by chance.
+                ("grpc.so_reuseport", 0),
+            )
+        )
+        edge_pb2_grpc.add_EdgeServiceServicer_to_server(self._service, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, server)
+        address = f"{self._options.host}:{self._options.port}"
+        try:
+            port = server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise EdgeError(f"cannot listen for gRPC on {address}: is the port taken?") from error
+        await server.start()
+        return server, port
+
+    def _start_metrics(self) -> MetricsServer:
+        return MetricsServer(self._options.host, self._options.metrics_port, self._registry, self._can_serve)
+
+    def _can_serve(self) -> bool:
+        return self._status.state is NodeState.READY
+
+    def _observe(self, event: Event) -> None:
+        if isinstance(event, EngineWorked):
+            self._rates.add_counters(event.added)
+        self._metrics.observe(event)
+
+    def _follow_state(self) -> None:
+        """Tell those who watch the health what the engine's state is now."""
+        status = health_pb2.HealthCheckResponse
+        health_now = status.SERVING if self._can_serve() else status.NOT_SERVING
+        task = asyncio.create_task(self._set_health(health_now))
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _set_health(self, status: int) -> None:
+        for name in ("", SERVICE):
+            await self._health.set(name, status)
+
+    def _listen_for_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+
+
+def _load(options: NodeOptions) -> pipe.Load:
+    """The engine's share of the memory is what the server itself does not take."""
+    server_bytes = sensors.resident_bytes() + SERVER_MARGIN_BYTES
+    return pipe.Load(
+        path=str(options.model),
+        memory_bytes=max(1, options.memory_bytes - server_bytes),
+        context_tokens=options.context_tokens,
+        threads=options.threads,
+    )
+
+
+def serve(options: NodeOptions) -> None:
+    """Run a node until it is told to stop. Raises: EdgeError if it cannot serve."""
+
+    async def run() -> None:
+        await Node(options).run(_announce)
+
+    asyncio.run(run())
+
+
+def _announce(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()

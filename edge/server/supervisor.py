@@ -1,0 +1,292 @@
+"""Keeps one engine process running: starts it, talks to it, notices its death or silence, starts the next."""
+
+import asyncio
+import signal
+import sys
+import time
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import structlog
+
+from edge import errors
+from edge.errors import CancelledError, EdgeError, UnavailableError
+from edge.sampler import SamplingParams
+from edge.server import backoff, pipe
+from edge.server.observed import EngineRestarted, EngineWorked, Observer
+
+ENGINE_COMMAND = (sys.executable, "-m", "edge.server.engine_process")
+# Deaths while loading, before it was ever ready: the third is not bad luck.
+MAX_FAILED_STARTS = 3
+# An engine that lived this long was healthy: the next delay is the first again.
+HEALTHY_S = 60.0
+STOP_S = 5.0
+# What loading again would not mend.
+PERMANENT = ("PackError", "BudgetError", "CheckpointError", "RequestError")
+# Longer than any line: the longest, a request's ids, goes the other way.
+LINE_LIMIT = 2**20
+
+log = structlog.get_logger()
+
+
+class EngineState(StrEnum):
+    """The closed set of the metric's label."""
+
+    LOADING = "loading"
+    READY = "ready"
+    RESTARTING = "restarting"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """How a request of the engine ended: "stop" or "length"."""
+
+    reason: str
+
+
+class _Call:
+    """The request that the engine is working on."""
+
+    def __init__(self, job: int, on_token: Callable[[int], None]) -> None:
+        self.job = job
+        self.on_token = on_token
+        self.result: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
+
+    def fail(self, error: EdgeError) -> None:
+        if not self.result.done():
+            self.result.set_exception(error)
+
+    def finish(self, completion: Completion) -> None:
+        if not self.result.done():
+            self.result.set_result(completion)
+
+
+class Supervisor:
+    """One engine, restarted while `run` runs. All of it on one event loop; one `generate` at a time.
+
+    silence_s: an engine at work that says nothing for so long is taken for hung and killed.
+    """
+
+    def __init__(
+        self,
+        load: pipe.Load,
+        observer: Observer,
+        *,
+        command: Sequence[str] = ENGINE_COMMAND,
+        silence_s: float = 120.0,
+        delays: Callable[[], Iterator[float]] = backoff.delays,
+        sleep: Callable[[float], Any] = asyncio.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.state = EngineState.LOADING
+        self.error = ""
+        self.info: pipe.Ready | None = None
+        self._counters = pipe.Counters()
+        self.restarts = 0
+        self.on_state: Callable[[], None] = lambda: None
+        self._load = load
+        self._observer = observer
+        self._command = tuple(command)
+        self._silence_s = silence_s
+        self._delays, self._sleep, self._clock = delays, sleep, clock
+        self._settled = asyncio.Event()  # ready or failed for the first time
+        self._process: Process | None = None
+        self._call: _Call | None = None
+        self._num_calls = 0
+        self._last_sign = 0.0
+        self._last_words = ""
+        self._ready_at: float | None = None
+
+    @property
+    def counters(self) -> pipe.Counters:
+        """The totals of the engine that runs now."""
+        return self._counters
+
+    @property
+    def pid(self) -> int | None:
+        """The engine's process, for its memory; None between two."""
+        return None if self._process is None else self._process.pid
+
+    async def run(self) -> None:
+        """Start engines until cancelled, or until one cannot be loaded."""
+        delays, failed_starts = self._delays(), 0
+        try:
+            while True:
+                cause = await self._one_life()
+                if self.state is EngineState.FAILED:
+                    return
+                failed_starts = failed_starts + 1 if self.info is None else 0
+                if failed_starts == MAX_FAILED_STARTS:
+                    self._set(EngineState.FAILED, f"the engine could not be started: {cause}")
+                    return
+                if self._ready_at is not None and self._clock() - self._ready_at >= HEALTHY_S:
+                    delays = self._delays()
+                self._ready_at = None
+                self.restarts += 1
+                self._observer(EngineRestarted())
+                self._set(EngineState.RESTARTING, cause)
+                await self._sleep(next(delays))
+        finally:
+            await self._end_process()
+
+    async def wait_ready(self) -> None:
+        """Return once the engine is ready for the first time. Raises: what it cannot be loaded for."""
+        await self._settled.wait()
+        if self.state is EngineState.FAILED:
+            raise errors.PackError(self.error)
+
+    def check_ready(self) -> None:
+        """Raises: UnavailableError unless a request could start now."""
+        if self.state is not EngineState.READY:
+            raise UnavailableError(f"the engine is {self.state}", f"ENGINE_{self.state.upper()}")
+
+    async def generate(
+        self,
+        ids: Sequence[int],
+        sampling: SamplingParams,
+        on_token: Callable[[int], None],
+        cancelled: asyncio.Event,
+    ) -> Completion:
+        """Run one request to its end; `cancelled` gives it up, and returns once the engine is free again.
+
+        Raises: the engine's error; CancelledError; UnavailableError if it died or fell silent.
+        """
+        self.check_ready()
+        self._num_calls += 1
+        call = self._call = _Call(self._num_calls, on_token)
+        self._last_sign = self._clock()
+        self._send(pipe.Generate(call.job, list(ids), sampling))
+        watchdog = asyncio.create_task(self._watch(call))
+        canceller = asyncio.create_task(self._cancel_when(cancelled, call))
+        try:
+            return await call.result
+        finally:
+            watchdog.cancel()
+            canceller.cancel()
+            self._call = None
+
+    async def _cancel_when(self, cancelled: asyncio.Event, call: _Call) -> None:
+        await cancelled.wait()
+        self._send(pipe.Cancel(call.job))
+
+    async def _watch(self, call: _Call) -> None:
+        # No event would do: every token moves the end.
+        while (silent := self._clock() - self._last_sign) < self._silence_s:  # noqa: ASYNC110
+            await asyncio.sleep(self._silence_s - silent)
+        log.error("engine_silent", silence_s=self._silence_s)
+        call.fail(UnavailableError(f"the engine gave no sign for {self._silence_s:g} s", "ENGINE_TIMEOUT"))
+        self._kill()
+
+    async def _one_life(self) -> str:
+        """From start to end of one process; returns why it ended."""
+        self._counters, self._last_words = pipe.Counters(), ""
+        process = await asyncio.create_subprocess_exec(*self._command, stdin=PIPE, stdout=PIPE, limit=LINE_LIMIT)
+        self._process = process
+        self._send(self._load)
+        try:
+            async for line in _stream(process):
+                self._handle(pipe.from_line(line))
+        except ValueError as error:  # an overlong line, or one that is no message
+            log.error("engine_pipe_broken", error=str(error))  # noqa: TRY400 -- the trace says nothing more
+            self._kill()
+        status = await process.wait()
+        self._process = None
+        cause = self._last_words or _describe(status)
+        if self.state is not EngineState.FAILED:
+            log.error("engine_died", cause=cause)
+        if self._call is not None:
+            self._call.fail(UnavailableError(f"the engine process was lost: {cause}", "ENGINE_DIED"))
+        return cause
+
+    def _handle(self, message: pipe.Message) -> None:
+        self._last_sign = self._clock()
+        match message:
+            case pipe.Ready():
+                self.info = message
+                self._ready_at = self._clock()
+                self._count(message.counters)
+                self._set(EngineState.READY)
+            case pipe.LoadFailed(error=error, message=text):
+                if error in PERMANENT:
+                    self._set(EngineState.FAILED, text)
+                else:
+                    self._last_words = f"{error} while loading"
+            case pipe.Token(job=job, token=token, counters=counters):
+                self._count(counters)
+                if call := self._running(job):
+                    call.on_token(token)
+            case pipe.Alive(counters=counters):
+                self._count(counters)
+            case pipe.Finished(job=job, reason=reason, counters=counters):
+                self._count(counters)
+                if call := self._running(job):
+                    call.finish(Completion(reason))
+            case pipe.Failed(job=job, error=error, message=text, counters=counters):
+                self._count(counters)
+                if call := self._running(job):
+                    call.fail(_as_error(error, text))
+            case _:
+                pass  # Loading: a sign of life
+
+    def _running(self, job: int) -> _Call | None:
+        return self._call if self._call is not None and self._call.job == job else None
+
+    def _count(self, counters: pipe.Counters) -> None:
+        self._observer(EngineWorked(counters.since(self._counters)))
+        self._counters = counters
+
+    def _set(self, state: EngineState, error: str = "") -> None:
+        self.state, self.error = state, error
+        log.info("engine_state", state=str(state), error=error)
+        if state in (EngineState.READY, EngineState.FAILED):
+            self._settled.set()
+        self.on_state()
+
+    def _send(self, message: pipe.Message) -> None:
+        stdin = self._process.stdin if self._process else None
+        if stdin is not None and not stdin.is_closing():
+            stdin.write(pipe.to_line(message))
+
+    def _kill(self) -> None:
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()
+
+    async def _end_process(self) -> None:
+        """The engine leaves when its stdin ends; one that does not is killed."""
+        process, self._process = self._process, None
+        if process is None or process.returncode is not None:
+            return
+        if process.stdin is not None:
+            process.stdin.close()
+        try:
+            await asyncio.wait_for(process.wait(), STOP_S)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+
+
+async def _stream(process: Process) -> Any:
+    if process.stdout is not None:
+        async for line in process.stdout:
+            yield line
+
+
+def _as_error(name: str, message: str) -> EdgeError:
+    if name == "CancelledError":
+        return CancelledError(message)
+    kind = getattr(errors, name, None)
+    if isinstance(kind, type) and issubclass(kind, errors.EdgeError) and kind not in (errors.OverloadedError,):
+        return kind(message)
+    # A foreign error: the engine ends itself after one.
+    return UnavailableError(f"{message}: {name}", "ENGINE_DIED")
+
+
+def _describe(status: int) -> str:
+    if status >= 0:
+        return f"exit status {status}"
+    name = signal.Signals(-status).name if -status in signal.valid_signals() else str(-status)
+    return f"{name} (out of memory?)" if -status == signal.SIGKILL else name

@@ -1,0 +1,83 @@
+"""From our values to the messages of EdgeService."""
+
+from collections.abc import Sequence
+
+from flashgate.v1 import common_pb2, edge_pb2
+from google.protobuf.duration_pb2 import Duration
+
+from edge.server.pipe import Counters
+from edge.server.status import NodeState, NodeStatus
+
+_FINISH_REASONS = {
+    "stop": common_pb2.FinishReason.FINISH_REASON_STOP,
+    "length": common_pb2.FinishReason.FINISH_REASON_LENGTH,
+}
+_STATES = {
+    NodeState.LOADING: edge_pb2.EngineState.ENGINE_STATE_LOADING,
+    NodeState.READY: edge_pb2.EngineState.ENGINE_STATE_READY,
+    NodeState.RESTARTING: edge_pb2.EngineState.ENGINE_STATE_RESTARTING,
+    NodeState.DRAINING: edge_pb2.EngineState.ENGINE_STATE_DRAINING,
+    NodeState.FAILED: edge_pb2.EngineState.ENGINE_STATE_FAILED,
+}
+
+
+def started(model: str, prompt_tokens: int) -> edge_pb2.EdgeServiceGenerateResponse:
+    event = edge_pb2.EdgeStarted(model=model, prompt_tokens=prompt_tokens)
+    return edge_pb2.EdgeServiceGenerateResponse(started=event)
+
+
+def tokens(ids: Sequence[int], text: str) -> edge_pb2.EdgeServiceGenerateResponse:
+    return edge_pb2.EdgeServiceGenerateResponse(tokens=edge_pb2.EdgeTokens(ids=ids, text=text))
+
+
+def finished(
+    reason: str,
+    *,
+    prompt_tokens: int,
+    completion_tokens: int,
+    queue_s: float,
+    ttft_s: float,
+    total_s: float,
+    worked: Counters,
+) -> edge_pb2.EdgeServiceGenerateResponse:
+    event = edge_pb2.EdgeFinished(
+        finish_reason=_FINISH_REASONS[reason],
+        usage=common_pb2.Usage(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens),
+        timings=common_pb2.Timings(queue=duration(queue_s), ttft=duration(ttft_s), total=duration(total_s)),
+        expert_cache_hits=worked.expert_hits,
+        expert_cache_lookups=worked.expert_lookups,
+        expert_read_bytes=worked.expert_read_bytes,
+    )
+    return edge_pb2.EdgeServiceGenerateResponse(finished=event)
+
+
+def status_response(status: NodeStatus) -> edge_pb2.EdgeServiceGetStatusResponse:
+    return edge_pb2.EdgeServiceGetStatusResponse(
+        model=status.model,
+        engine_state=_STATES[status.state],
+        engine_error=status.error,
+        context_tokens=status.context_tokens,
+        queue_depth=status.queue_depth,
+        queue_limit=status.queue_limit,
+        running=status.running,
+        pending_prompt_tokens=status.pending_prompt_tokens,
+        pending_completion_tokens=status.pending_completion_tokens,
+        prefill_tokens_per_second=status.prefill_tokens_per_second,
+        decode_tokens_per_second=status.decode_tokens_per_second,
+        prompt_bytes_per_token=status.prompt_bytes_per_token,
+        expert_cache_hit_rate=status.expert_cache_hit_rate,
+        disk_read_bytes_per_second=status.disk_read_bytes_per_second,
+        memory_bytes=status.memory_bytes,
+        memory_budget_bytes=status.memory_budget_bytes,
+        temperature_celsius=status.temperature_celsius,
+        battery_fraction=status.power.battery_fraction,
+        on_battery=status.power.on_battery,
+        uptime=duration(status.uptime_s),
+        engine_restarts=status.engine_restarts,
+    )
+
+
+def duration(seconds: float) -> Duration:
+    message = Duration()
+    message.FromNanoseconds(round(seconds * 1e9))
+    return message
