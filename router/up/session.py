@@ -75,7 +75,8 @@ async def _serve(options: UpOptions, stacks: list[Stack]) -> None:
 def _announce(stack: Stack, policy_hash: str) -> None:
     """The hint before the line, so that whoever waits for the line finds everything said."""
     ports = stack.ports
-    sys.stderr.write(_HINT.format(gateway=f"{HOST}:{ports.grpc}", http=f"http://{HOST}:{ports.http}"))
+    address = "" if ports.grpc == Ports().grpc else f" --address {HOST}:{ports.grpc}"
+    sys.stderr.write(_HINT.format(address=address, http=f"http://{HOST}:{ports.http}"))
     sys.stderr.flush()
     sys.stdout.write(
         f"ready flashgate gateway-grpc={HOST}:{ports.grpc} http={HOST}:{ports.http} edge={HOST}:{ports.edge} "
@@ -87,8 +88,8 @@ def _announce(stack: Stack, policy_hash: str) -> None:
 
 _HINT = """\
 try this in another terminal:
-  flashgate ask "Why is the sky blue?" --gateway {gateway}
-  flashgate ask "A patient of mine has a rash." --tags phi --gateway {gateway}
+  flashgate ask "Why is the sky blue?"{address}
+  flashgate ask "A patient of mine has a rash." --tags phi{address}
   curl {http}/v1/chat/completions -H 'content-type: application/json' \\
     -d '{{"messages": [{{"role": "user", "content": "hello"}}], "max_tokens": 16}}'
   curl {http}/metrics

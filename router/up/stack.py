@@ -13,8 +13,9 @@ from router.logging import Logger
 from router.up.addresses import HOST, Ports
 from router.up.child import Child
 
-# The edge drains for longest: an answer in progress may take this long to end.
-GRACE_S = 10.0
+# How long answers in progress may take to end, and what a child may take on top of it.
+DRAIN_S = 10
+GRACE_S = DRAIN_S + 5.0
 _FIRST_DELAY_S = 0.5
 _LAST_DELAY_S = 30.0
 # A child that served this long has earned a prompt restart.
@@ -148,6 +149,7 @@ class Stack:
         return [
             *(find_command("flashgate"), "serve"),
             *("--grpc-port", str(self._ports.grpc), "--http-port", str(self._ports.http)),
+            *("--drain-seconds", str(DRAIN_S)),
             *("--edge", f"{HOST}:{self._ports.edge}", "--cloud", f"{HOST}:{self._ports.cloud}"),
             *(("--policy", str(policy)) if policy else ()),
         ]

@@ -1,11 +1,12 @@
 """Fixtures that start the project's real processes and leave none behind."""
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.integration.harness import Processes
+from tests.integration.harness import Processes, command
 
 
 @pytest.fixture
@@ -22,3 +23,15 @@ def module_processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proce
     started = Processes(tmp_path_factory.mktemp("processes"))
     yield started
     started.close()
+
+
+@pytest.fixture(scope="session")
+def small_pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small random model with a tokenizer, packed by the edge's own commands."""
+    directory = tmp_path_factory.mktemp("model")
+    for argv in (
+        ["random", str(directory / "source")],
+        ["convert", str(directory / "source"), str(directory / "small")],
+    ):
+        subprocess.run([command("flashgate-edge"), *argv], check=True, capture_output=True, timeout=120)
+    return directory / "small"

@@ -104,7 +104,8 @@ async def test_all_are_started_by_their_own_commands_with_the_options(staged: St
     assert " ".join(edge) == "serve /pack --memory 1GB --port 0 --metrics-port 0"
     assert " ".join(cloud) == "serve --port 0 --metrics-port 0 --record r.jsonl"
     assert " ".join(gateway) == (
-        "serve --grpc-port 0 --http-port 0 --edge 127.0.0.1:7001 --cloud 127.0.0.1:7003 --policy p.yaml"
+        "serve --grpc-port 0 --http-port 0 --drain-seconds 10 "
+        "--edge 127.0.0.1:7001 --cloud 127.0.0.1:7003 --policy p.yaml"
     )
 
 
