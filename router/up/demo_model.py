@@ -46,7 +46,8 @@ async def _build(pack: Path, edge_command: str) -> None:
     for left_behind in pack.parent.glob(f"{_SCRATCH}*"):
         shutil.rmtree(left_behind)
     with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=pack.parent) as scratch:
-        checkpoint, packed = Path(scratch, "checkpoint"), Path(scratch, NAME)
+        # The edge names a model after its checkpoint's directory.
+        checkpoint, packed = Path(scratch, NAME), Path(scratch, "pack")
         await _run([edge_command, "random", str(checkpoint)])
         await _run([edge_command, "convert", str(checkpoint), str(packed)])
         _replace(pack, packed)

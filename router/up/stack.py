@@ -134,6 +134,7 @@ class Stack:
         return [
             *(find_command("flashgate-edge"), "serve", str(self._options.model), "--memory", self._options.memory),
             *("--port", str(self._ports.edge), "--metrics-port", str(self._ports.edge_metrics)),
+            *("--drain-seconds", str(DRAIN_S)),
         ]
 
     def _cloud_argv(self) -> list[str]:

@@ -29,9 +29,8 @@ def module_processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proce
 def small_pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small random model with a tokenizer, packed by the edge's own commands."""
     directory = tmp_path_factory.mktemp("model")
-    for argv in (
-        ["random", str(directory / "source")],
-        ["convert", str(directory / "source"), str(directory / "small")],
-    ):
+    # The model is named after its source.
+    source, pack = directory / "small", directory / "pack"
+    for argv in (["random", str(source)], ["convert", str(source), str(pack)]):
         subprocess.run([command("flashgate-edge"), *argv], check=True, capture_output=True, timeout=120)
-    return directory / "small"
+    return pack

@@ -34,14 +34,8 @@ def binary(name: str) -> str:
 
 def complaints(exposition: str) -> str:
     """What `promtool check metrics` says about an exposition; "" if all is well."""
-    checked = subprocess.run(
-        [binary("promtool"), "check", "metrics"],
-        input=exposition,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=30,
-    )
+    argv = [binary("promtool"), "check", "metrics"]
+    checked = subprocess.run(argv, input=exposition, capture_output=True, text=True, check=False, timeout=30)
     return checked.stdout + checked.stderr + (f"status {checked.returncode}" if checked.returncode else "")
 
 

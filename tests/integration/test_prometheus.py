@@ -3,6 +3,7 @@
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -65,16 +66,13 @@ def _gateway(processes: Processes, edge: Process, cloud: Process) -> Process:
 
 def _drive(stack: Stack) -> None:
     """Requests on both lanes, once before a scrape and once after it: a rate needs two samples."""
-    for _ in range(2):
-        seen = sum(stack.prometheus.query("sum(flashgate_route_decisions_total)").values())
+    for round_ in (1, 2):
         for _ in range(5):
             assert stack.ask("phi").lane == gateway_pb2.LANE_EDGE
             # No edge has its first token in a millisecond, so this one goes to the cloud.
             assert stack.ask("public", ttft_ms=1).lane == gateway_pb2.LANE_CLOUD
-        eventually(
-            lambda seen=seen: sum(stack.prometheus.query("sum(flashgate_route_decisions_total)").values()) >= seen + 10,
-            "the scrape of these requests",
-        )
+        scraped = f"sum(flashgate_route_decisions_total) >= {10 * round_}"
+        eventually(partial(stack.prometheus.query, scraped), "the scrape of these requests")
 
 
 def rows(stack: Stack, expression: str, *labels: str) -> dict[tuple[str, ...], float]:
@@ -121,10 +119,7 @@ def test_edge_tokens_per_second(stack: Stack) -> None:
 
 
 def test_expert_cache_hit_rate(stack: Stack) -> None:
-    hits, misses = (
-        "rate(flashgate_edge_expert_cache_hits_total[1m])",
-        "rate(flashgate_edge_expert_cache_misses_total[1m])",
-    )
+    hits, misses = (f"rate(flashgate_edge_expert_cache_{kind}_total[1m])" for kind in ("hits", "misses"))
     (share,) = rows(stack, f"{hits} / ({hits} + {misses})").values()
     assert 0 < share <= 1
     assert rows(stack, "flashgate_edge_expert_read_bytes_total")

@@ -101,7 +101,7 @@ async def test_all_are_started_by_their_own_commands_with_the_options(staged: St
     ((_, *edge),) = stage.noted("started", "flashgate-edge")
     ((_, *cloud),) = stage.noted("started", "flashgate-cloud-stub")
     ((_, *gateway),) = stage.noted("started", "flashgate")
-    assert " ".join(edge) == "serve /pack --memory 1GB --port 0 --metrics-port 0"
+    assert " ".join(edge) == "serve /pack --memory 1GB --port 0 --metrics-port 0 --drain-seconds 10"
     assert " ".join(cloud) == "serve --port 0 --metrics-port 0 --record r.jsonl"
     assert " ".join(gateway) == (
         "serve --grpc-port 0 --http-port 0 --drain-seconds 10 "
