@@ -17,6 +17,9 @@ from transformers import (
     Qwen3_5MoeTextConfig,
 )
 
+# The models are tiny: a second thread would only wait, and on a busy machine for long.
+torch.set_num_threads(1)
+
 LINEAR, FULL = "linear_attention", "full_attention"
 
 
@@ -29,6 +32,7 @@ class Shape:
     dtype: str = "float32"
     is_fused: bool = True
     has_vision: bool = False
+    shard_size: str = "1GB"
 
 
 def _text(**changes: object) -> dict[str, Any]:
@@ -118,6 +122,7 @@ SHAPES = (
         ),
         dtype="bfloat16",
         has_vision=True,
+        shard_size="300KB",
     ),
 )
 
