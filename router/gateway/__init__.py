@@ -1,0 +1,1 @@
+"""The gateway's use case and the two protocols that carry it."""
