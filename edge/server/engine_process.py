@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 # Often enough for a watchdog and for live metrics, rare enough to cost nothing.
 ALIVE_INTERVAL_S = 0.5
+LOAD_FAILED_STATUS = 1
 INTERNAL_ERROR_STATUS = 70
 
 
@@ -84,7 +85,7 @@ class EngineProcess:
             if not isinstance(error, EdgeError):
                 traceback.print_exc(file=sys.stderr)
             self._send(pipe.LoadFailed(type(error).__name__, str(error)))
-            sys.exit(1)
+            _exit(LOAD_FAILED_STATUS)
 
     def _serve(self, engine: RunningEngine, job: pipe.Generate) -> None:
         pulse = _Pulse(self, engine, self._cancellations[job.job])
@@ -108,8 +109,7 @@ class EngineProcess:
         sys.stderr.write(f"engine: {type(error).__name__}\n")
         traceback.print_tb(error.__traceback__, file=sys.stderr)
         self._send(pipe.Failed(job, type(error).__name__, "the engine failed unexpectedly", counters))
-        sys.stderr.flush()
-        os._exit(INTERNAL_ERROR_STATUS)
+        _exit(INTERNAL_ERROR_STATUS)
 
     def _send(self, message: pipe.Message) -> None:
         try:
@@ -182,6 +182,12 @@ class _Adapter:
         return pipe.Counters(
             stats.expert_hits, stats.expert_lookups, stats.expert_read_bytes, stats.disk_seconds, stats.memory_bytes
         )
+
+
+def _exit(status: int) -> NoReturn:
+    """Leave at once: an orderly end of the interpreter aborts on the lock of stdin, which the reading thread holds."""
+    sys.stderr.flush()
+    os._exit(status)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,50 @@
+import pytest
+
+from edge.errors import RequestError
+from edge.sampler import SamplingParams
+from edge.server import pipe
+
+COUNTERS = pipe.Counters(3, 10, 4096, 0.5, 1 << 30)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        pipe.Load("/models/ünï code", 2_000_000_000, 4096, 2),
+        pipe.Generate(7, [1, 2, 3], SamplingParams(max_tokens=5, temperature=0.7, seed=2**64 - 1)),
+        pipe.Cancel(7),
+        pipe.Loading(1, 2),
+        pipe.Ready("model", 4096, 512, COUNTERS),
+        pipe.LoadFailed("PackError", "line\nbreak"),
+        pipe.Alive(COUNTERS),
+        pipe.Token(7, 42, COUNTERS),
+        pipe.Finished(7, "stop", COUNTERS),
+        pipe.Failed(7, "StorageError", "layer 3", COUNTERS),
+    ],
+)
+def test_every_message_survives_the_pipe_on_one_line(message: pipe.Message) -> None:
+    line = pipe.to_line(message)
+    assert line.count(b"\n") == 1
+    assert pipe.from_line(line) == message
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"", b"\n", b"canary\n", b"{}\n", b"[]\n", b"3\n", b'{"is":"Canary"}\n', b'{"is":"Cancel"}\n',
+     b'{"is":"Cancel","job":1,"canary":2}\n', b'{"is":"Alive","counters":{"canary":1}}\n',
+     b'{"is":"Alive","counters":3}\n', b"\xff\xfe\n"],
+)  # fmt: skip
+def test_what_is_no_message_is_refused_without_quoting_it(line: bytes) -> None:
+    with pytest.raises(pipe.PipeError) as caught:
+        pipe.from_line(line)
+    assert "canary" not in str(caught.value).lower()
+
+
+def test_sampling_is_validated_on_both_sides() -> None:
+    line = pipe.to_line(pipe.Generate(1, [1], SamplingParams())).replace(b'"top_p":1.0', b'"top_p":7.0')
+    with pytest.raises(RequestError, match="top_p"):
+        pipe.from_line(line)
+
+
+def test_counters_say_what_was_added_since() -> None:
+    assert COUNTERS.since(pipe.Counters(1, 4, 96, 0.25, 5)) == pipe.Counters(2, 6, 4000, 0.25, 1 << 30)
