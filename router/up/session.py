@@ -29,6 +29,7 @@ class UpOptions:
 async def up(options: UpOptions) -> None:
     """Run until SIGTERM or SIGINT; a second one stops waiting for answers in progress. Raises ConfigError."""
     check_free(options.ports)
+    log = logging.configure()
     stopping = asyncio.Event()
     stacks: list[Stack] = []
 
@@ -41,7 +42,7 @@ async def up(options: UpOptions) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop)
 
-    serving = asyncio.create_task(_serve(options, stacks))
+    serving = asyncio.create_task(_serve(options, stacks, log))
     waiting = asyncio.create_task(stopping.wait())
     try:
         await asyncio.wait((serving, waiting), return_when=asyncio.FIRST_COMPLETED)
@@ -49,6 +50,7 @@ async def up(options: UpOptions) -> None:
             # It only ends by an error.
             await serving
     finally:
+        log.info("stopping")
         waiting.cancel()
         serving.cancel()
         await asyncio.wait((serving, waiting))
@@ -56,8 +58,7 @@ async def up(options: UpOptions) -> None:
             await stack.stop()
 
 
-async def _serve(options: UpOptions, stacks: list[Stack]) -> None:
-    log = logging.configure()
+async def _serve(options: UpOptions, stacks: list[Stack], log: logging.Logger) -> None:
     model = options.model
     if model is None:
         data = options.data or data_directory(os.environ)

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import httpx
 
@@ -60,6 +60,16 @@ class Process:
     @property
     def pid(self) -> int:
         return self._popen.pid
+
+    def __enter__(self) -> Self:
+        """Until the block ends, then stopped."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def is_running(self) -> bool:
+        return self._popen.poll() is None
 
     def ready(self, timeout_s: float = READY_TIMEOUT_S) -> dict[str, str]:
         """Wait for the ready line; its `name=value` words."""
@@ -142,6 +152,18 @@ class Processes:
 
 
 def get(url: str) -> str:
-    """A GET's body, without the environment's proxies."""
+    """A GET's body, without the environment's proxies. Fails on an error status."""
     with httpx.Client(trust_env=False, timeout=10) as client:
         return client.get(url).raise_for_status().text
+
+
+def until_ready(gateway: Process, *backends: str) -> None:
+    """Wait until the gateway could send to all of `backends`."""
+
+    def all_ready(client: httpx.Client) -> bool:
+        # 503 while no backend is ready: the text says which is.
+        lines = client.get(f"http://{gateway.ready()['http']}/readyz").text.splitlines()
+        return {f"{backend}: ready" for backend in backends} <= set(lines)
+
+    with httpx.Client(trust_env=False, timeout=10) as client:
+        eventually(lambda: all_ready(client), f"the gateway to see {', '.join(backends)}")

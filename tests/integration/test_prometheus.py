@@ -11,7 +11,7 @@ import pytest
 from flashgate.v1 import common_pb2, gateway_pb2, gateway_pb2_grpc
 from google.protobuf import duration_pb2
 
-from tests.integration.harness import Process, Processes, eventually, get
+from tests.integration.harness import Process, Processes, eventually, get, until_ready
 from tests.integration.prometheus_server import CONFIG, Prometheus, binary, complaints
 
 # Each request is small: the test is about the figures, not about the model.
@@ -59,8 +59,7 @@ def stack(module_processes: Processes, small_pack: Path, tmp_path_factory: pytes
 
 def _gateway(processes: Processes, edge: Process, cloud: Process) -> Process:
     gateway = processes.gateway(edge.ready()["grpc"], cloud.ready()["grpc"])
-    url = f"http://{gateway.ready()['http']}/readyz"
-    eventually(lambda: "edge" in get(url), "the gateway to see the edge")
+    until_ready(gateway, "edge", "cloud")
     return gateway
 
 
