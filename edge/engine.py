@@ -4,6 +4,7 @@ After any error the engine serves the next request: each begins with a fresh sta
 behind.
 """
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +20,7 @@ from edge import kernels
 from edge.budget import MemoryPlan, logits_block_tokens, peak_resident_bytes, plan_memory, resident_bytes
 from edge.checkpoint.matrix import Matrix
 from edge.checkpoint.pack import Pack
-from edge.errors import CancelledError, RequestError
+from edge.errors import CancelledError, PackError, RequestError
 from edge.experts.store import ExpertStore
 from edge.locking import lock_in_ram
 from edge.model import Model
@@ -115,6 +116,9 @@ class Engine:
         Raises PackError, BudgetError, StorageError.
         """
         pack = Pack.open(path)
+        if options.context_tokens > pack.config.max_positions:
+            limits = {"context_tokens": options.context_tokens, "max_positions": pack.config.max_positions}
+            log.warning("context_beyond_trained_positions", **limits)
         kernels.set_num_threads(options.threads)
         plan = plan_memory(
             pack.config,
@@ -139,7 +143,8 @@ class Engine:
         """The completion's token ids, one by one; an end-of-sequence token ends it and is not among them.
 
         `should_stop` is asked before every token and before every layer of the prompt: true raises CancelledError.
-        Raises RequestError at once, StorageError while running. `last` holds the counters, right at any moment.
+        Raises RequestError at once; while running StorageError, or PackError if the weights give logits that are no
+        numbers. `last` holds the counters, right at any moment.
         """
         return self._generate(self._checked(ids), sampling, should_stop)
 
@@ -230,6 +235,8 @@ class Engine:
 
     def _last_logits(self, hidden: NDArray[np.float32]) -> NDArray[np.float32]:
         logits: NDArray[np.float32] = self._model.logits(hidden[-1:])[0]
+        if not math.isfinite(logits.max()):  # NaN carries through to the maximum
+            raise PackError(f"{self.pack.path}: the logits are not finite: no text can be drawn from these weights")
         return logits
 
     def _checked(self, ids: Sequence[int]) -> list[int]:

@@ -1,12 +1,14 @@
 """The engine over a small packed model: what it refuses, how requests end, and that it serves on after each failure."""
 
 import dataclasses
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from edge.checkpoint.layout import Format
 from edge.checkpoint.random_model import SMALL, write_random_checkpoint
 from edge.cli import main
 from edge.engine import Engine, EngineOptions
@@ -87,6 +89,24 @@ def test_a_budget_below_the_minimum_is_refused_with_the_minimum(pack_path: Path)
 def test_what_is_no_pack_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PackError):
         Engine.load(tmp_path, OPTIONS)
+
+
+def test_weights_that_overflow_are_an_error_and_never_text(tmp_path: Path) -> None:
+    write_random_checkpoint(tmp_path / "checkpoint", form=Format.F32)
+    file = tmp_path / "checkpoint" / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    header_bytes = int.from_bytes(content[:8], "little")
+    start = 8 + header_bytes + json.loads(content[8 : 8 + header_bytes])["model.norm.weight"]["data_offsets"][0]
+    content[start : start + 4] = np.float32(3e38).tobytes()
+    file.write_bytes(content)
+    assert main(["convert", str(tmp_path / "checkpoint"), str(tmp_path / "pack")]) == 0
+    engine = Engine.load(tmp_path / "pack", OPTIONS)
+    try:
+        for temperature in (0.0, 1.0):
+            with pytest.raises(PackError, match="the logits are not finite"):
+                next(engine.generate(PROMPT, SamplingParams(temperature=temperature)))
+    finally:
+        engine.close()
 
 
 def test_max_tokens_ends_a_completion(engine: Engine) -> None:
