@@ -40,7 +40,7 @@ class EdgeGrpcBackend:
         self._office = office
         self._observe = observe
         self._channel = open_channel(address)
-        self._stub: edge_pb2_grpc.EdgeServiceAsyncStub = edge_pb2_grpc.EdgeServiceStub(self._channel)
+        self._stub: "edge_pb2_grpc.EdgeServiceAsyncStub" = edge_pb2_grpc.EdgeServiceStub(self._channel)
         self._generate = grpc_wire.ExactCall(
             name,
             self._channel,

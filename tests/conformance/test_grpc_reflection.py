@@ -1,6 +1,7 @@
 """A client that knows nothing of our code learns the service by reflection and uses it."""
 
 import asyncio
+from typing import Any
 
 import grpc
 from google.protobuf.descriptor_pool import DescriptorPool
@@ -18,14 +19,14 @@ def ask_by_reflection(address: str) -> tuple[list[str], str, str]:
         pool = DescriptorPool(database)
         service = pool.FindServiceByName("flashgate.v1.GatewayService")
         generate = service.FindMethodByName("Generate")
-        call = channel.unary_stream(
+        call: Any = channel.unary_stream(
             f"/{service.full_name}/{generate.name}",
             request_serializer=lambda message: message.SerializeToString(),
             response_deserializer=GetMessageClass(generate.output_type).FromString,
         )
-        request = GetMessageClass(generate.input_type)()
-        request.messages.add(role="user", content="hello")  # type: ignore[attr-defined]  # a class made at run time
-        request.privacy_tags.append("phi")  # type: ignore[attr-defined]  # a class made at run time
+        request: Any = GetMessageClass(generate.input_type)()
+        request.messages.add(role="user", content="hello")
+        request.privacy_tags.append("phi")
         events = list(call(request, timeout=10))
         lane = events[0].decision.DESCRIPTOR.fields_by_name["lane"].enum_type.values_by_number[events[0].decision.lane]
         text = "".join(event.delta.text for event in events if event.HasField("delta"))

@@ -107,7 +107,8 @@ async def rig(
     grpc_address = f"127.0.0.1:{await grpc_server.start('127.0.0.1:0')}"
     http_url = f"http://127.0.0.1:{await http_server.start('127.0.0.1', 0)}"
     try:
-        async with grpc.aio.insecure_channel(grpc_address) as channel:
+        # Without this the proxy test would see the test's own client.
+        async with grpc.aio.insecure_channel(grpc_address, options=(("grpc.enable_http_proxy", 0),)) as channel:
             stub = gateway_pb2_grpc.GatewayServiceStub(channel)
             running = Rig(gateway, metrics, log, grpc_address, http_url, policy, stub, states)
             for name in states if wait else ():
