@@ -35,6 +35,44 @@ inline void accumulate(R* rows, const float* const* x, size_t begin, size_t end,
 
 // ---- Few tokens: weights are decoded in registers, straight from where they are stored. ----
 
+// Above this many, decoding them again for each tile of tokens costs more than keeping them decoded.
+constexpr size_t kDirectTokens = 32;
+constexpr size_t kDirectTile = 4;
+
+inline void widen_halves(const uint16_t* halves, float* out, size_t count) {
+    size_t i = 0;
+    for (; i + kLanes <= count; i += kLanes) store(out + i, from_f16(halves + i));
+    for (; i < count; ++i) out[i] = from_f16(halves[i]);
+}
+
+// Scales and biases of some rows as floats, kSides groups at a time: converted one by one they would cost as much as
+// the weights.
+constexpr size_t kSides = 64;
+
+template <size_t kRows>
+struct Sides {
+    alignas(64) float scale[kRows][kSides], bias[kRows][kSides];
+
+    void load(const MatrixView& w, size_t row, size_t group) {
+        const size_t count = w.num_groups - group < kSides ? w.num_groups - group : kSides;
+        for (size_t r = 0; r < kRows; ++r) {
+            const size_t at = (row + r) * w.num_groups + group;
+            widen_halves(w.scales + at, scale[r], count);
+            widen_halves(w.biases + at, bias[r], count);
+        }
+    }
+};
+
+// Asks for the columns [begin, begin + count) of the next tile, which lies right behind this one: the rows are too
+// short, and too many at once, for the CPU to foresee them.
+template <typename R, size_t kRows>
+inline void prefetch_next_tile(const R* rows, size_t begin, size_t count, size_t padded_cols) {
+    for (size_t r = 0; r < kRows; ++r) {
+        const char* next = (const char*)rows[r].address(begin) + kRows * R::bytes(padded_cols);
+        for (size_t i = 0; i < R::bytes(count); i += 64) __builtin_prefetch(next + i);
+    }
+}
+
 template <Format format, size_t kRows, size_t kTokens>
 void direct_tile(const MatrixView& w, Tokens tokens, float* y, size_t y_stride, size_t row) {
     using R = Row<format>;
@@ -44,24 +82,40 @@ void direct_tile(const MatrixView& w, Tokens tokens, float* y, size_t y_stride, 
     for (size_t t = 0; t < kTokens; ++t) x[t] = tokens.x + t * tokens.stride;
 
     Floats acc[kRows][kTokens] = {};
-    const size_t group = R::kGrouped ? w.group : w.padded_cols;
-    for (size_t g = 0, column = 0; column < w.padded_cols; ++g, column += group) {
+    Sides<kRows> sides;
+    const size_t step = R::kGrouped ? w.group : 64;
+    for (size_t column = 0, g = 0; column < w.padded_cols; column += step, ++g) {
+        if (R::kGrouped) {
+            if (g % kSides == 0) sides.load(w, row, g);
 #pragma GCC unroll 8
-        for (size_t r = 0; r < kRows; ++r) rows[r].open(g);
-        accumulate<R, kRows, kTokens>(rows, x, column, column + group, acc);
+            for (size_t r = 0; r < kRows; ++r) rows[r].open(sides.scale[r][g % kSides], sides.bias[r][g % kSides]);
+        }
+        prefetch_next_tile<R, kRows>(rows, column, step, w.padded_cols);
+        const size_t end = column + step < w.padded_cols ? column + step : w.padded_cols;
+        accumulate<R, kRows, kTokens>(rows, x, column, end, acc);
     }
     for (size_t r = 0; r < kRows; ++r)
         for (size_t t = 0; t < kTokens; ++t) y[t * y_stride + row + r] = sum(acc[r][t]);
 }
 
-constexpr size_t kDirectTokens = 3;
+// All tokens, in tiles of kTokens; then the last ones in one tile of as many.
+template <Format format, size_t kRows, size_t kTokens>
+void direct_tokens(const MatrixView& w, Tokens tokens, size_t num_tokens, float* y, size_t y_stride, size_t row) {
+    for (; num_tokens >= kTokens; num_tokens -= kTokens) {
+        direct_tile<format, kRows, kTokens>(w, tokens, y, y_stride, row);
+        tokens.x += kTokens * tokens.stride;
+        y += kTokens * y_stride;
+    }
+    if constexpr (kTokens > 1) direct_tokens<format, kRows, kTokens - 1>(w, tokens, num_tokens, y, y_stride, row);
+}
 
-template <Format format, size_t kTokens>
-void direct_rows(const MatrixView& w, Tokens tokens, float* y, size_t y_stride, size_t begin, size_t end) {
-    constexpr size_t kRows = kRegisters == 32 && kTokens == 1 ? 8 : 4;
+template <Format format, size_t kRows, size_t kTokens>
+void direct_rows(const MatrixView& w, Tokens tokens, size_t num_tokens, float* y, size_t y_stride, size_t begin,
+                 size_t end) {
     size_t row = begin;
-    for (; row + kRows <= end; row += kRows) direct_tile<format, kRows, kTokens>(w, tokens, y, y_stride, row);
-    for (; row < end; ++row) direct_tile<format, 1, kTokens>(w, tokens, y, y_stride, row);
+    for (; row + kRows <= end; row += kRows)
+        direct_tokens<format, kRows, kTokens>(w, tokens, num_tokens, y, y_stride, row);
+    for (; row < end; ++row) direct_tokens<format, 1, kTokens>(w, tokens, num_tokens, y, y_stride, row);
 }
 
 // ---- Many tokens: a block of rows is decoded once into a scratch that stays in the cache. ----
@@ -69,8 +123,8 @@ void direct_rows(const MatrixView& w, Tokens tokens, float* y, size_t y_stride, 
 constexpr size_t kBlockRows = 32;
 constexpr size_t kBlockCols = 512;
 constexpr size_t kBlockTokens = 48;
-constexpr size_t kTileRows = 4;
-constexpr size_t kTileTokens = kRegisters == 32 ? 6 : 2;
+constexpr size_t kTileRows = kRegisters == 32 ? 4 : 2;
+constexpr size_t kTileTokens = 6;
 
 struct Block {
     alignas(64) float weights[kBlockRows][kBlockCols];
@@ -84,12 +138,18 @@ void decode_block(const MatrixView& w, size_t row_begin, size_t num_rows, size_t
         R row;
         row.start(w, row_begin + r);
         float* out = block.weights[r];
-        row.open(R::kGrouped ? begin / w.group : 0);
-        for (size_t column = begin; column < end; column += R::kStep, out += R::kStep) {
-            if (R::kGrouped && column % w.group == 0) row.open(column / w.group);
-            Floats v[R::kStep / kLanes];
-            row.decode(column, v);
-            for (size_t i = 0; i < R::kStep / kLanes; ++i) store(out + i * kLanes, v[i]);
+        for (size_t column = begin; column < end;) {
+            size_t stop = end;
+            if (R::kGrouped) {
+                const size_t group = column / w.group, at = (row_begin + r) * w.num_groups + group;
+                row.open(from_f16(w.scales[at]), from_f16(w.biases[at]));
+                if ((group + 1) * w.group < end) stop = (group + 1) * w.group;
+            }
+            for (; column < stop; column += R::kStep, out += R::kStep) {
+                Floats v[R::kStep / kLanes];
+                row.decode(column, v);
+                for (size_t i = 0; i < R::kStep / kLanes; ++i) store(out + i * kLanes, v[i]);
+            }
         }
     }
 }
@@ -120,12 +180,18 @@ void block_tile(Block& block, const float* x0, size_t x_stride, size_t num_cols,
         for (size_t t = 0; t < kTokens; ++t) store(block.acc[token + t][row + r], acc[r][t]);
 }
 
+// Tokens from `token` on, in tiles of kTokens; then the last ones in one tile of as many.
 template <size_t kTokens>
-void block_rows(Block& block, const float* x, size_t x_stride, size_t num_cols, size_t num_rows, size_t token) {
-    size_t row = 0;
-    for (; row + kTileRows <= num_rows; row += kTileRows)
-        block_tile<kTileRows, kTokens>(block, x, x_stride, num_cols, row, token);
-    for (; row < num_rows; ++row) block_tile<1, kTokens>(block, x, x_stride, num_cols, row, token);
+void block_tokens(Block& block, const float* x, size_t x_stride, size_t num_cols, size_t num_rows, size_t token,
+                  size_t num_tokens) {
+    for (; token + kTokens <= num_tokens; token += kTokens) {
+        size_t row = 0;
+        for (; row + kTileRows <= num_rows; row += kTileRows)
+            block_tile<kTileRows, kTokens>(block, x, x_stride, num_cols, row, token);
+        for (; row < num_rows; ++row) block_tile<1, kTokens>(block, x, x_stride, num_cols, row, token);
+    }
+    if constexpr (kTokens > 1)
+        block_tokens<kTokens - 1>(block, x, x_stride, num_cols, num_rows, token, num_tokens);
 }
 
 template <Format format>
@@ -138,10 +204,7 @@ void blocked_rows(const MatrixView& w, Tokens tokens, size_t num_tokens, float* 
         const size_t stop = column + kBlockCols < w.padded_cols ? column + kBlockCols : w.padded_cols;
         decode_block<format>(w, begin, num_rows, column, stop, block);
         const float* x = tokens.x + column;
-        size_t token = 0;
-        for (; token + kTileTokens <= num_tokens; token += kTileTokens)
-            block_rows<kTileTokens>(block, x, tokens.stride, stop - column, num_rows, token);
-        for (; token < num_tokens; ++token) block_rows<1>(block, x, tokens.stride, stop - column, num_rows, token);
+        block_tokens<kTileTokens>(block, x, tokens.stride, stop - column, num_rows, 0, num_tokens);
     }
     for (size_t t = 0; t < num_tokens; ++t)
         for (size_t r = 0; r < num_rows; ++r) y[t * y_stride + begin + r] = sum(load(block.acc[t][r]));
@@ -150,10 +213,10 @@ void blocked_rows(const MatrixView& w, Tokens tokens, size_t num_tokens, float* 
 template <Format format>
 void rows_of(const MatrixView& w, Tokens tokens, size_t num_tokens, float* y, size_t y_stride, size_t begin,
              size_t end) {
-    if (num_tokens == 1) return direct_rows<format, 1>(w, tokens, y, y_stride, begin, end);
-    if (num_tokens == 2) return direct_rows<format, 2>(w, tokens, y, y_stride, begin, end);
-    if (num_tokens == 3) return direct_rows<format, 3>(w, tokens, y, y_stride, begin, end);
-    static_assert(kDirectTokens == 3);
+    constexpr size_t kRows = kRegisters == 32 ? 4 : 2;
+    if (num_tokens == 1) return direct_rows<format, 4, 1>(w, tokens, 1, y, y_stride, begin, end);
+    if (num_tokens <= kDirectTokens)
+        return direct_rows<format, kRows, kDirectTile>(w, tokens, num_tokens, y, y_stride, begin, end);
     for (size_t row = begin; row < end; row += kBlockRows) {
         const size_t stop = row + kBlockRows < end ? row + kBlockRows : end;
         for (size_t t = 0; t < num_tokens; t += kBlockTokens) {

@@ -37,8 +37,6 @@ using Floats = float32x4_t;
 #endif
 
 typedef int32_t Ints __attribute__((vector_size(kLanes * 4)));
-typedef uint16_t Halves __attribute__((vector_size(kLanes * 2)));
-typedef uint8_t Bytes __attribute__((vector_size(kLanes)));
 
 template <typename V>
 static inline V load_as(const void* p) {
@@ -111,35 +109,35 @@ static inline float sum(Floats v) {
 static inline Floats from_bits(Ints bits) { return load_as<Floats>(&bits); }
 static inline Ints to_bits(Floats v) { return load_as<Ints>(&v); }
 
-static inline Ints widen(Bytes v) {
+// kLanes bytes or 16-bit words as integers. By intrinsics: GCC takes __builtin_convertvector of short vectors apart.
+static inline Ints load_bytes(const uint8_t* p) {
 #if defined(__AVX512F__)
-    return (Ints)_mm512_cvtepu8_epi32((__m128i)v);
+    return (Ints)_mm512_cvtepu8_epi32(load_as<__m128i>(p));
+#elif defined(__AVX2__)
+    return (Ints)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)p));
+#elif defined(__x86_64__)
+    const __m128i words = _mm_unpacklo_epi8(_mm_cvtsi32_si128(load_as<int32_t>(p)), _mm_setzero_si128());
+    return (Ints)_mm_unpacklo_epi16(words, _mm_setzero_si128());
 #else
-    return __builtin_convertvector(v, Ints);
+    return (Ints)vmovl_u16(vget_low_u16(vmovl_u8(vreinterpret_u8_u32(vdup_n_u32(load_as<uint32_t>(p))))));
 #endif
 }
 
-static inline Floats from_bf16(const uint16_t* p) {
-    return from_bits(__builtin_convertvector(load_as<Halves>(p), Ints) << 16);
-}
-
-// Exact for every fp16 value: the exponent is rebased by a multiplication, which also normalises subnormals.
-static inline float from_f16(uint16_t half) {
-#if defined(__F16C__)
-    return _cvtsh_ss(half);
+static inline Ints load_words(const uint16_t* p) {
+#if defined(__AVX512F__)
+    return (Ints)_mm512_cvtepu16_epi32(load_as<__m256i>(p));
+#elif defined(__AVX2__)
+    return (Ints)_mm256_cvtepu16_epi32(load_as<__m128i>(p));
+#elif defined(__x86_64__)
+    return (Ints)_mm_unpacklo_epi16(_mm_loadl_epi64((const __m128i*)p), _mm_setzero_si128());
 #else
-    uint32_t bits = (uint32_t)(half & 0x7fff) << 13;
-    float value;
-    memcpy(&value, &bits, 4);
-    value *= 0x1p112f;
-    memcpy(&bits, &value, 4);
-    if ((half & 0x7c00) == 0x7c00) bits |= 0x7f800000;  // infinity or NaN
-    bits |= (uint32_t)(half & 0x8000) << 16;
-    memcpy(&value, &bits, 4);
-    return value;
+    return (Ints)vmovl_u16(vld1_u16(p));
 #endif
 }
 
+static inline Floats from_bf16(const uint16_t* p) { return from_bits(load_words(p) << 16); }
+
+// Exact for every fp16 value.
 static inline Floats from_f16(const uint16_t* p) {
 #if defined(__AVX512F__)
     return _mm512_cvtph_ps(load_as<__m256i>(p));
@@ -148,10 +146,18 @@ static inline Floats from_f16(const uint16_t* p) {
 #elif defined(__aarch64__)
     return vcvt_f32_f16(load_as<float16x4_t>(p));
 #else
-    Floats v;
-    for (size_t i = 0; i < kLanes; ++i) v[i] = from_f16(p[i]);
-    return v;
+    // The exponent is rebased by a multiplication, which also normalises subnormals.
+    const Ints half = load_words(p);
+    const Ints finite = to_bits(from_bits((half & splat(0x7fff)) << 13) * splat(0x1p112f));
+    const Ints special = ((half & splat(0x7c00)) == splat(0x7c00)) & splat(0x7f800000);
+    return from_bits(finite | special | (half & splat(0x8000)) << 16);
 #endif
+}
+
+// One half alone.
+static inline float from_f16(uint16_t half) {
+    uint16_t lanes[kLanes] = {half};
+    return from_f16(lanes)[0];
 }
 
 // e^x to about 2 ulp; 0 and infinity beyond the range, NaN stays NaN. Reduction to |r| <= ln2/2 and the polynomial
