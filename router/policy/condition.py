@@ -85,6 +85,8 @@ def _faults(message: str) -> Iterator[Fault]:
     found = False
     for match in _FAULT.finditer(message):
         found = True
-        yield Fault(int(match[1]), max(1, int(match[2])), " ".join(match[3].split()))
+        text = " ".join(match[3].split()).replace(" (in container '')", "")
+        yield Fault(int(match[1]), max(1, int(match[2])), text)
     if not found:
-        yield Fault(1, 1, message.split(" [")[0].strip())
+        # Limits of the parser, such as on nesting, come without a position.
+        yield Fault(1, 1, message.split(" [")[0].partition(": ")[2].strip())
