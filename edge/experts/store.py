@@ -170,6 +170,8 @@ class Fetch:
     def __next__(self) -> list[tuple[int, NDArray[np.uint8]]]:
         self._finish_batch()
         self._advance()
+        if not self._pinned and self._ahead:  # a silent end here would leave experts out of the sum
+            raise RuntimeError(f"all {self._store.num_slots} slots are held by another fetch")
         if not self._pinned:
             raise StopIteration
         self._take()

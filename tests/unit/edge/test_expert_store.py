@@ -98,6 +98,12 @@ def test_a_failed_read_whose_fetch_was_abandoned_leaves_no_wrong_block(disk: Mem
     assert store.num_resident == 0
 
 
+def test_a_fetch_that_can_get_no_slot_says_so_and_leaves_none_out(disk: MemoryDisk) -> None:
+    store = make_store(disk, 1)
+    with store.fetch(0, [1], is_scan=False), pytest.raises(RuntimeError, match="all 1 slots are held"):
+        fetched(store, 0, [2])
+
+
 def test_what_is_resident_comes_first_and_together(disk: MemoryDisk) -> None:
     store = make_store(disk, 6)
     fetched(store, 0, [1, 4])
