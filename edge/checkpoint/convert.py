@@ -210,4 +210,5 @@ def _explained_io(out: Path) -> Iterator[Any]:
     try:
         yield
     except OSError as error:
-        raise CheckpointError(f"writing {out}: {error.filename or ''} {error.strerror}; run again to go on") from error
+        where = error.filename2 or error.filename or ""
+        raise CheckpointError(f"writing {out}: {where} {error.strerror}; run again to go on") from error

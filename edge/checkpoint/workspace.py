@@ -65,12 +65,12 @@ class Workspace:
         if _is_pack(self._out):
             # Two renames: for a moment OUT is missing, never half there. A run killed between them is resumed by the
             # next, which finds every file finished.
-            _remove(old, last=MANIFEST_FILE)
+            _remove_pack(old)
             self._out.rename(old)
         self.path.rename(self._out)
         sync_directory(self._out.parent)
         (self._out / JOURNAL_FILE).unlink()
-        _remove(old, last=MANIFEST_FILE)
+        _remove_pack(old)
 
     def _open_journal(self) -> None:
         journal = self.path / JOURNAL_FILE
@@ -147,9 +147,9 @@ def _read_lines(journal: Path) -> tuple[list[Any], int]:
     return lines, nbytes
 
 
-def _remove(path: Path, *, last: str) -> None:
-    if path.is_dir():
-        _empty(path, last=last)
+def _remove_pack(path: Path) -> None:
+    if _is_pack(path):
+        _empty(path, last=MANIFEST_FILE)
         path.rmdir()
 
 

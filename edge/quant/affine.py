@@ -68,12 +68,12 @@ def _within_half(scales: Floats) -> Floats:
 
 def _round_down(values: Floats) -> Halves:
     halves = values.astype(np.float16)
-    return np.where(halves > values, np.nextafter(halves, np.float16(-np.inf)), halves)
+    return np.nextafter(halves, np.float16(-np.inf), out=halves, where=halves > values)
 
 
 def _round_up(values: Floats) -> Halves:
     halves = values.astype(np.float16)
-    return np.where(halves < values, np.nextafter(halves, np.float16(np.inf)), halves)
+    return np.nextafter(halves, np.float16(np.inf), out=halves, where=halves < values)
 
 
 def _inverse(scales: Halves) -> Floats:
