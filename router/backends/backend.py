@@ -60,6 +60,6 @@ class Backend(Protocol):
         """
 
     async def start(self) -> None:
-        """Begin to watch the backend's state; returns at once, whether it is up or not."""
+        """Begin to watch the backend's state; returns after the first look, whether it is up or not."""
 
     async def close(self) -> None: ...

@@ -58,7 +58,7 @@ class CloudGrpcBackend:
         )
 
     async def start(self) -> None:
-        self._watcher.start()
+        await self._watcher.start()
 
     async def close(self) -> None:
         await self._watcher.close()

@@ -88,7 +88,7 @@ class CloudOpenAiBackend:
         )
 
     async def start(self) -> None:
-        self._watcher.start()
+        await self._watcher.start()
 
     async def close(self) -> None:
         await self._watcher.close()

@@ -53,7 +53,7 @@ class EdgeGrpcBackend:
         )
 
     async def start(self) -> None:
-        self._watcher.start()
+        await self._watcher.start()
 
     async def close(self) -> None:
         await self._watcher.close()

@@ -1,5 +1,6 @@
 """The one way out: whoever wants a backend's answer asks here, and the privacy floor has the last word."""
 
+import asyncio
 import secrets
 from collections.abc import AsyncGenerator, Sequence
 
@@ -20,8 +21,7 @@ class EgressGate:
         self._office = office
 
     async def start(self) -> None:
-        for backend in self._backends.values():
-            await backend.start()
+        await asyncio.gather(*(backend.start() for backend in self._backends.values()))
 
     async def close(self) -> None:
         for backend in self._backends.values():

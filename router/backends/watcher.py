@@ -15,10 +15,13 @@ class Watcher:
     def __init__(self, look: Callable[[], Awaitable[float]]) -> None:
         self._look = look
         self._nudged = asyncio.Event()
+        self._looked = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
+    async def start(self) -> None:
+        """Returns after the first look."""
         self._task = asyncio.create_task(self._watch())
+        await self._looked.wait()
 
     def nudge(self) -> None:
         """Look again soon: something was seen that the last look did not know."""
@@ -34,5 +37,6 @@ class Watcher:
         while True:
             self._nudged.clear()
             interval_s = await self._look()
+            self._looked.set()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._nudged.wait(), interval_s)
