@@ -9,13 +9,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from router.plan import BackendTrace, Candidate, Plan, Refusal
 from router.policy.facts import Facts, LaneFacts, absent_lane
-from router.policy.policy import Policy, RuleTrace, Verdict
+from router.policy.policy import Policy, Verdict
 from router.privacy.floor import Floor
 from router.privacy.reach import Reach
 from router.request import BackendState, GenerationRequest, Lane
 from router.signals.features import Features
 from router.signals.predict import DEFAULT_MAX_TOKENS, Bounds, Prediction, predict, prompt_tokens
+
+__all__ = ["BackendTrace", "Candidate", "Plan", "Refusal", "decide"]
 
 # Drawbacks, the lightest first: a late answer is better than a full queue, that better than a prompt that cannot fit.
 EDGE_TOO_SLOW: Final = "edge_too_slow"
@@ -41,60 +44,6 @@ CAPABILITY_UNAVAILABLE: Final = "capability_unavailable"
 NO_BACKEND_WITHIN_RULE: Final = "no_backend_within_rule"
 NO_BACKEND_WITHIN_FLOOR: Final = "no_backend_within_floor"
 NO_BACKEND_AVAILABLE: Final = "no_backend_available"
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A backend that may answer, at its place in the order they are tried."""
-
-    backend: str
-    lane: Lane
-    reach: Reach
-    model: str
-    # Why it would be the one to answer, the deciding reason first. Never empty.
-    reasons: tuple[str, ...]
-    # None while its rates are unknown; never known of a cloud.
-    predicted_ttft_s: float | None
-    predicted_total_s: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class BackendTrace:
-    """A backend and why it is tried at its place, or not at all."""
-
-    backend: str
-    lane: Lane
-    reach: Reach
-    allowed: bool
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Where to send a request. `floor` is the one that permits are minted with: evaluating the policy may have
-    tightened the one passed in."""
-
-    candidates: tuple[Candidate, ...]
-    rule: str
-    floor: Floor
-    policy_hash: str
-    rules: tuple[RuleTrace, ...]
-    backends: tuple[BackendTrace, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why nothing may or can answer. `reason` is from a closed set, `message` for the caller."""
-
-    reason: str
-    message: str
-    # The same request may succeed later: a lane is down or too slow now.
-    can_retry: bool
-    rule: str
-    floor: Floor
-    policy_hash: str
-    rules: tuple[RuleTrace, ...]
-    backends: tuple[BackendTrace, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ _MESSAGES: Final = {
     "dict_type": "must be a mapping of keys to values",
     "list_type": "must be a list",
     "string_type": "must be a text; put it in quotes",
-    "string_pattern_mismatch": "must be 1 to 64 lower-case letters, digits and _, beginning with a letter",
+    "string_pattern_mismatch": "must be at most 64 lower-case letters, digits and _ (in names also . and -)",
 }
 
 
