@@ -171,6 +171,9 @@ class Admission:
             self.fail_all(error)
         except EdgeError as error:
             job.fail(error)
+        except Exception:
+            job.fail(EdgeError("the server failed unexpectedly"))
+            raise
 
     def _clocked(self, job: Job) -> Callable[[int], None]:
         """Hands tokens to the job and learns the rates from when they come."""

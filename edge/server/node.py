@@ -4,13 +4,12 @@ import asyncio
 import contextlib
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
 import structlog
-from flashgate.v1 import edge_pb2, edge_pb2_grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry
@@ -19,18 +18,17 @@ from edge.checkpoint.pack import Pack
 from edge.errors import EdgeError, UnavailableError
 from edge.metrics import EdgeMetrics
 from edge.prompt import PromptEncoder
-from edge.server import pipe, sensors
+from edge.server import logs, pipe, sensors
 from edge.server.admission import Admission
 from edge.server.exchange import ServedModel
 from edge.server.metrics_http import MetricsServer
 from edge.server.observed import EngineWorked, Event
 from edge.server.rates import Rates
-from edge.server.service import EdgeService
+from edge.server.service import SERVICE, EdgeService, add_to_server
 from edge.server.status import NodeState, StatusSource
 from edge.server.supervisor import ENGINE_COMMAND, Supervisor
 from edge.tokenizer import Tokenizer
 
-SERVICE = edge_pb2.DESCRIPTOR.services_by_name["EdgeService"].full_name
 # Four times the longest prompt, so that the answer to one too long is ours, with a reason.
 MAX_REQUEST_BYTES = 16 * 2**20
 # After the last answer was given, its last bytes may still be on their way.
@@ -101,27 +99,46 @@ class Node:
         self._health = health.aio.HealthServicer()
         self._background: set[asyncio.Task[None]] = set()
         self._stop = asyncio.Event()
+        self._is_broken = False
 
     async def run(self, announce: Callable[[str], None]) -> None:
-        """Serve until a signal; `announce` gets the ready line. Raises: EdgeError if it never came to serve."""
+        """Serve until a signal; `announce` gets the ready line. Raises: EdgeError if it cannot serve, or broke."""
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
-        server, port = await self._start_grpc()
-        metrics = await asyncio.to_thread(self._start_metrics)
-        engine = asyncio.create_task(self._engine.run())
-        admission = asyncio.create_task(self._admission.run())
-        self._listen_for_signals()
-        try:
+        async with contextlib.AsyncExitStack() as stack:
+            metrics = await asyncio.to_thread(self._start_metrics)
+            stack.push_async_callback(asyncio.to_thread, metrics.close)
+            server, port = await self._start_grpc()
+            await stack.enter_async_context(self._working(self._engine.run(), self._admission.run()))
+            stack.push_async_callback(server.stop, GRACE_S)
+            self._listen_for_signals()
             if await self._is_ready():
                 host, model = self._options.host, self._model.name
                 announce(f"ready flashgate-edge grpc={host}:{port} metrics={host}:{metrics.port} model={model}")
                 await self._stop.wait()
                 await self._drain()
+        if self._is_broken:
+            raise EdgeError("the server ended itself: the log says where it broke")
+
+    @contextlib.asynccontextmanager
+    async def _working(self, *parts: Coroutine[None, None, None]) -> AsyncIterator[None]:
+        """Runs what works in the background until the end."""
+        tasks = [asyncio.create_task(self._guarded(part)) for part in parts]
+        try:
+            yield
         finally:
-            await server.stop(GRACE_S)
-            for task in (admission, engine):
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(admission, engine, return_exceptions=True)
-            await asyncio.to_thread(metrics.close)
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _guarded(self, part: Coroutine[None, None, None]) -> None:
+        """A part that breaks must not leave requests waiting for ever: they end, and so does the server."""
+        try:
+            await part
+        except Exception as error:
+            log.error("server_broke", **logs.error_fields(error))  # noqa: TRY400 -- no text
+            self._is_broken = True
+            self._admission.fail_all(UnavailableError("the server broke", "SERVER_BROKE"))
+            self._stop.set()
 
     async def _is_ready(self) -> bool:
         """Wait for the engine; False if the signal to stop came first. Raises: why it cannot be loaded."""
@@ -164,7 +181,7 @@ class Node:
                 ("grpc.so_reuseport", 0),
             )
         )
-        edge_pb2_grpc.add_EdgeServiceServicer_to_server(self._service, server)
+        add_to_server(self._service, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
@@ -172,6 +189,7 @@ class Node:
         try:
             port = server.add_insecure_port(address)
         except RuntimeError as error:
+            await server.stop(None)
             raise EdgeError(f"cannot listen for gRPC on {address}: is the port taken?") from error
         await server.start()
         return server, port

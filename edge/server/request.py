@@ -5,6 +5,7 @@ import uuid
 from dataclasses import dataclass
 
 from flashgate.v1 import common_pb2, edge_pb2
+from google.protobuf.message import DecodeError
 
 from edge.errors import PromptTooLongError, RequestError
 from edge.prompt import ChatMessage, PromptEncoder
@@ -15,6 +16,25 @@ MAX_PROMPT_BYTES = 4 * 2**20
 DEFAULT_MAX_TOKENS = 256
 # It goes into logs: nothing that could forge a line or fill a disk.
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:/-]{1,128}")
+
+
+class Unreadable:
+    """Stands for bytes that are no request, so that the caller gets a status with a reason."""
+
+
+def parse(payload: bytes) -> edge_pb2.EdgeServiceGenerateRequest | Unreadable:
+    """A request deserializer that does not raise: what gRPC makes of that has no reason and quotes the parser."""
+    try:
+        return edge_pb2.EdgeServiceGenerateRequest.FromString(payload)
+    except DecodeError:
+        return Unreadable()
+
+
+def readable(request: edge_pb2.EdgeServiceGenerateRequest | Unreadable) -> edge_pb2.EdgeServiceGenerateRequest:
+    """Raises: RequestError on bytes that were no request."""
+    if isinstance(request, Unreadable):
+        raise RequestError("the bytes sent are no EdgeServiceGenerateRequest, or hold text that is not UTF-8")
+    return request
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from typing import Any
 
 import grpc
 import structlog
@@ -20,9 +21,27 @@ from edge.server.status import NodeStatus
 Context = grpc.aio.ServicerContext[edge_pb2.EdgeServiceGenerateRequest, edge_pb2.EdgeServiceGenerateResponse]
 StatusContext = grpc.aio.ServicerContext[edge_pb2.EdgeServiceGetStatusRequest, edge_pb2.EdgeServiceGetStatusResponse]
 
+SERVICE = edge_pb2.DESCRIPTOR.services_by_name["EdgeService"].full_name
 REQUEST_ID_KEY = "flashgate-request-id"
 
 log = structlog.get_logger()
+
+
+def add_to_server(service: "EdgeService", server: grpc.aio.Server) -> None:
+    """What the generated function does, and a clear refusal of bytes that cannot be parsed."""
+    handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+        "Generate": grpc.unary_stream_rpc_method_handler(
+            service.Generate,
+            request_deserializer=request.parse,
+            response_serializer=edge_pb2.EdgeServiceGenerateResponse.SerializeToString,
+        ),
+        "GetStatus": grpc.unary_unary_rpc_method_handler(
+            service.GetStatus,
+            request_deserializer=edge_pb2.EdgeServiceGetStatusRequest.FromString,
+            response_serializer=edge_pb2.EdgeServiceGetStatusResponse.SerializeToString,
+        ),
+    }
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
 
 
 class EdgeService(edge_pb2_grpc.EdgeServiceServicer):
@@ -60,12 +79,13 @@ class EdgeService(edge_pb2_grpc.EdgeServiceServicer):
         return wire.status_response(self._status())
 
     async def _answered(
-        self, exchange: Exchange, message: edge_pb2.EdgeServiceGenerateRequest, context: Context
+        self, exchange: Exchange, received: edge_pb2.EdgeServiceGenerateRequest | request.Unreadable, context: Context
     ) -> Refusal | None:
         """Answer the request; returns what to refuse it with, None once it was answered or nobody waits."""
         outcome, refused, request_id = Outcome.FINISHED, None, ""
         time_left_s = context.time_remaining()
         try:
+            message = request.readable(received)
             request_id = request.request_id(message)
             await context.send_initial_metadata(((REQUEST_ID_KEY, request_id),))
             async with asyncio.timeout(time_left_s):

@@ -26,7 +26,7 @@ from edge.server.node import MAX_REQUEST_BYTES
 from edge.server.observed import Event, Outcome, RequestEnded
 from edge.server.pipe import Counters
 from edge.server.rates import Rates
-from edge.server.service import EdgeService
+from edge.server.service import EdgeService, add_to_server
 from edge.server.status import NodeState, NodeStatus
 from edge.tokenizer import Tokenizer
 from tests.unit.edge.server.conftest import PlayedEngine
@@ -75,7 +75,7 @@ async def start(engine: PlayedEngine, events: list[Event], tokenizer: Tokenizer 
     model = ServedModel("m", 64, encoder, tokenizer)
     service = EdgeService(model, admission, rates, lambda: STATUS, events.append)
     server = grpc.aio.server(options=[("grpc.max_receive_message_length", MAX_REQUEST_BYTES)])
-    edge_pb2_grpc.add_EdgeServiceServicer_to_server(service, server)
+    add_to_server(service, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     task = asyncio.create_task(admission.run())
