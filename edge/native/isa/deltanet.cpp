@@ -28,38 +28,62 @@ void convolve_lanes(const Convolution& job, size_t channel, size_t n) {
     for (size_t i = 0; i < history; ++i) write(job.state + i * job.channels + channel, window[i]);
 }
 
-// A column of the state evolves by itself: kVectors × kLanes of them over all tokens, the state staying in L1.
+// Some columns of a head's state; row i begins at data + i * stride.
+struct Columns {
+    float* data;
+    size_t stride;
+};
+
+// One token. `q` and `k` are the key head's, `v` and `y` begin at the first of the columns.
+template <size_t kVectors>
+inline void delta_step(Columns state, size_t key_dim, const float* q, const float* k, const float* v, float decay_,
+                       float beta_, float* y) {
+    const Floats decay = splat(decay_), beta = splat(beta_);
+    Floats recalled[kVectors] = {};  // Sᵀk before the decay
+    for (size_t i = 0; i < key_dim; ++i) {
+        const Floats ki = splat(k[i]);
+        const float* row = state.data + i * state.stride;
+        for (size_t j = 0; j < kVectors; ++j) recalled[j] = fma(ki, load(row + j * kLanes), recalled[j]);
+    }
+    Floats delta[kVectors], total[kVectors] = {};
+    for (size_t j = 0; j < kVectors; ++j) delta[j] = beta * (load(v + j * kLanes) - decay * recalled[j]);
+    for (size_t i = 0; i < key_dim; ++i) {
+        const Floats ki = splat(k[i]), qi = splat(q[i]);
+        float* row = state.data + i * state.stride;
+        for (size_t j = 0; j < kVectors; ++j) {
+            const Floats s = fma(ki, delta[j], decay * load(row + j * kLanes));
+            store(row + j * kLanes, s);
+            total[j] = fma(qi, s, total[j]);
+        }
+    }
+    for (size_t j = 0; j < kVectors; ++j) store(y + j * kLanes, total[j]);
+}
+
+void copy_columns(Columns from, Columns to, size_t num_rows, size_t width) {
+    for (size_t i = 0; i < num_rows; ++i)
+        memcpy(to.data + i * to.stride, from.data + i * from.stride, width * sizeof(float));
+}
+
+constexpr size_t kTileRows = 128;
+
+// A column of the state evolves by itself. kVectors × kLanes of them over all tokens; for more than one token they are
+// copied to lie together, because their rows, a power of two apart, would share a few sets of the L1 cache.
 template <size_t kVectors>
 void delta_vectors(const DeltaRule& job, size_t head, size_t column) {
+    constexpr size_t kWidth = kVectors * kLanes;
+    alignas(64) float tile[kTileRows * kWidth];
+    const Columns stored = {job.state + head * job.key_dim * job.value_dim + column, job.value_dim};
+    const bool is_copied = job.num_tokens > 1 && job.key_dim <= kTileRows;
+    const Columns state = is_copied ? Columns{tile, kWidth} : stored;
+    if (is_copied) copy_columns(stored, state, job.key_dim, kWidth);
     const size_t key_head = head / (job.value_heads / job.key_heads);
-    float* const state = job.state + head * job.key_dim * job.value_dim + column;
     for (size_t t = 0; t < job.num_tokens; ++t) {
-        const float* q = job.q + (t * job.key_heads + key_head) * job.key_dim;
-        const float* k = job.k + (t * job.key_heads + key_head) * job.key_dim;
-        const float* v = job.v + (t * job.value_heads + head) * job.value_dim + column;
-        float* y = job.out + (t * job.value_heads + head) * job.value_dim + column;
-        const Floats decay = splat(job.decay[t * job.value_heads + head]);
-        const Floats beta = splat(job.beta[t * job.value_heads + head]);
-
-        Floats recalled[kVectors] = {};  // Sᵀk before the decay
-        for (size_t i = 0; i < job.key_dim; ++i) {
-            const Floats ki = splat(k[i]);
-            const float* row = state + i * job.value_dim;
-            for (size_t j = 0; j < kVectors; ++j) recalled[j] = fma(ki, load(row + j * kLanes), recalled[j]);
-        }
-        Floats delta[kVectors], total[kVectors] = {};
-        for (size_t j = 0; j < kVectors; ++j) delta[j] = beta * (load(v + j * kLanes) - decay * recalled[j]);
-        for (size_t i = 0; i < job.key_dim; ++i) {
-            const Floats ki = splat(k[i]), qi = splat(q[i]);
-            float* row = state + i * job.value_dim;
-            for (size_t j = 0; j < kVectors; ++j) {
-                const Floats s = fma(ki, delta[j], decay * load(row + j * kLanes));
-                store(row + j * kLanes, s);
-                total[j] = fma(qi, s, total[j]);
-            }
-        }
-        for (size_t j = 0; j < kVectors; ++j) store(y + j * kLanes, total[j]);
+        const size_t key = (t * job.key_heads + key_head) * job.key_dim, value = t * job.value_heads + head;
+        const size_t at = value * job.value_dim + column;
+        delta_step<kVectors>(state, job.key_dim, job.q + key, job.k + key, job.v + at, job.decay[value],
+                             job.beta[value], job.out + at);
     }
+    if (is_copied) copy_columns(state, stored, job.key_dim, kWidth);
 }
 
 // One column, for the few left over when the head is not a multiple of the vector.
