@@ -124,6 +124,27 @@ SHAPES = (
         has_vision=True,
         shard_size="300KB",
     ),
+    # As wide as vector registers and groups are: the others live in the tails of the kernels' loops.
+    Shape(
+        "whole-registers-tied",
+        _text(
+            vocab_size=256,
+            hidden_size=256,
+            layer_types=[LINEAR, FULL, LINEAR, LINEAR],
+            num_attention_heads=8,
+            num_key_value_heads=2,
+            head_dim=128,
+            linear_num_key_heads=2,
+            linear_num_value_heads=4,
+            linear_key_head_dim=128,
+            linear_value_head_dim=64,
+            moe_intermediate_size=128,
+            shared_expert_intermediate_size=192,
+            num_experts=16,
+            num_experts_per_tok=4,
+            tie_word_embeddings=True,
+        ),
+    ),
 )
 
 
