@@ -57,7 +57,7 @@ def write_random_checkpoint(
     (out / "config.json").write_text(text + "\n", encoding="utf-8")
     if tokenizer:
         write_tokenizer(out)
-    shapes = dict(_shapes(config))
+    shapes = dict(tensor_shapes(config))
     with (out / "model.safetensors").open("wb") as file:
         writer = TensorFileWriter(file, {name: NewTensor(form, shape) for name, shape in shapes.items()})
         for index, (name, shape) in enumerate(shapes.items()):
@@ -65,7 +65,7 @@ def write_random_checkpoint(
         writer.finish()
 
 
-def _shapes(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
+def tensor_shapes(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
     for tensor in dense_tensors(config):
         prefix = "" if tensor.name == "lm_head" else "model."
         yield prefix + tensor.source, tensor.source_shape
