@@ -28,7 +28,8 @@ def make_pack(directory: Path, *, tokenizer: bool = True) -> Path:
     checkpoint, pack = directory / "checkpoint", directory / "pack"
     write_random_checkpoint(checkpoint, tokenizer=tokenizer)
     with Conversion(checkpoint, pack, bits=8, group=32, force=False) as conversion:
-        conversion.run([].append)
+        progress: list[int] = []
+        conversion.run(progress.append)
     return pack
 
 
