@@ -40,9 +40,9 @@ def generate(args: argparse.Namespace) -> int:
     with _loading() as progress:
         engine = Engine.load(args.model, options, progress)
     with contextlib.closing(engine):
-        status = _stream(engine, ids, sampling, answer, _write_text if tokenizer else _write_ids)
-        _print_summary(engine.last, engine.stats().memory_bytes)
-    return status
+        ended = _stream(engine, ids, sampling, answer, _write_text if tokenizer else _write_ids)
+        _print_summary(engine.last, engine.stats().memory_bytes, ended)
+    return INTERRUPTED if ended == "interrupted" else 0
 
 
 def _prompt_ids(args: argparse.Namespace, encoder: PromptEncoder) -> list[int]:
@@ -69,8 +69,8 @@ def _sampling(args: argparse.Namespace, defaults: SamplingDefaults) -> SamplingP
 Write = Callable[[tuple[int, ...], str], None]
 
 
-def _stream(engine: Engine, ids: list[int], sampling: SamplingParams, answer: AnswerStream, write: Write) -> int:
-    """Write the answer as it comes; Ctrl-C ends it between two tokens, with the figures so far."""
+def _stream(engine: Engine, ids: list[int], sampling: SamplingParams, answer: AnswerStream, write: Write) -> str:
+    """Write the answer as it comes; returns why it ended. Ctrl-C ends it between two tokens."""
     try:
         with _waiting(len(ids)) as prompt_progress:
             tokens = engine.generate(ids, sampling, prompt_progress)
@@ -78,11 +78,12 @@ def _stream(engine: Engine, ids: list[int], sampling: SamplingParams, answer: An
         if first is not None:
             _write_answer(first, tokens, answer, write)
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return "interrupted"
     finally:
         sys.stdout.write("\n")
         sys.stdout.flush()
-    return 0
+    # Ended by us, at a stop text, it has no reason of its own.
+    return engine.last.finish_reason or "stop"
 
 
 def _write_answer(first: int, others: Iterator[int], answer: AnswerStream, write: Write) -> None:
@@ -133,7 +134,7 @@ def _waiting(num_tokens: int) -> Iterator[Callable[[], bool]]:
         yield show_and_go_on
 
 
-def _print_summary(stats: "GenerationStats", memory_bytes: int) -> None:
+def _print_summary(stats: "GenerationStats", memory_bytes: int, ended: str) -> None:
     decoded = max(0, stats.completion_tokens - 1)
     hits = f"{stats.expert_hits / stats.expert_lookups:.1%}" if stats.expert_lookups else "no look-ups"
     lines = (
@@ -142,7 +143,7 @@ def _print_summary(stats: "GenerationStats", memory_bytes: int) -> None:
         f"time to first token {stats.ttft_seconds:.3f} s",
         f"expert cache        {hits} hit rate, {format_bytes(stats.expert_read_bytes)} read from disk",
         f"memory              {format_bytes(memory_bytes)}",
-        f"finish reason       {stats.finish_reason or 'stop'}",
+        f"finish reason       {ended}",
     )
     sys.stderr.write("\n".join(("", *lines, "")))
 

@@ -4,7 +4,8 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -101,6 +102,7 @@ class Admission:
         self._running: Job | None = None
         self._arrived = asyncio.Event()
         self._is_draining = False
+        self._num_places = 0
 
     @property
     def queue_depth(self) -> int:
@@ -118,17 +120,24 @@ class Admission:
     def pending_completion_tokens(self) -> int:
         return sum(job.pending_completion_tokens for job in self._accepted())
 
-    def check_open(self) -> None:
-        """Raises: UnavailableError while no request can be taken at all, OverloadedError while the queue is full."""
-        if self._is_draining:
-            raise UnavailableError("the server is shutting down", "DRAINING")
-        self._engine.check_ready()
-        if len(self._accepted()) > self.limit:
-            raise OverloadedError(f"the queue is full: {self.limit} requests are waiting", self._retry_after_s())
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Hold a place in the queue while a request is being encoded, so that their number and memory are bounded too.
+
+        Raises: UnavailableError while no request can be taken at all, OverloadedError while the queue is full.
+        """
+        self._check_available()
+        if len(self._accepted()) + self._num_places > self.limit:
+            raise OverloadedError(f"the queue is full: at most {self.limit} may wait", self._retry_after_s())
+        self._num_places += 1
+        try:
+            yield
+        finally:
+            self._num_places -= 1
 
     def submit(self, ids: Sequence[int], sampling: SamplingParams, context_tokens: int) -> Job:
-        """Queue a request. Raises: as `check_open`."""
-        self.check_open()
+        """Queue a request that holds a place. Raises: UnavailableError if that came to an end meanwhile."""
+        self._check_available()
         job = Job(ids, sampling, context_tokens, self._waiting)
         self._waiting.append(job)
         self._arrived.set()
@@ -174,6 +183,11 @@ class Admission:
         except Exception:
             job.fail(EdgeError("the server failed unexpectedly"))
             raise
+
+    def _check_available(self) -> None:
+        if self._is_draining:
+            raise UnavailableError("the server is shutting down", "DRAINING")
+        self._engine.check_ready()
 
     def _clocked(self, job: Job) -> Callable[[int], None]:
         """Hands tokens to the job and learns the rates from when they come."""

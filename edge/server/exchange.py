@@ -54,14 +54,14 @@ class Exchange:
 
     async def run(self, message: edge_pb2.EdgeServiceGenerateRequest) -> None:
         """Answer `message`. Raises: the EdgeError that it ends with. Cancelling frees the engine within one token."""
-        # Before tokenizing too: a node that is full or down says so at once.
-        self._admission.check_open()
-        encoded = await asyncio.to_thread(request.encode, message, self._model.encoder, self._model.defaults)
-        answer = self._model.answer(encoded.stops)
-        self._prompt_tokens = len(encoded.ids)
-        if encoded.prompt_bytes:
-            self._rates.prompt_bytes_per_token.add(encoded.prompt_bytes, len(encoded.ids))
-        job = self._admission.submit(encoded.ids, encoded.sampling, self._model.context_tokens)
+        # Before tokenizing: a node that is full or down says so at once.
+        with self._admission.place():
+            encoded = await asyncio.to_thread(request.encode, message, self._model.encoder, self._model.defaults)
+            answer = self._model.answer(encoded.stops)
+            self._prompt_tokens = len(encoded.ids)
+            if encoded.prompt_bytes:
+                self._rates.prompt_bytes_per_token.add(encoded.prompt_bytes, len(encoded.ids))
+            job = self._admission.submit(encoded.ids, encoded.sampling, self._model.context_tokens)
         try:
             reason = None
             while reason is None:

@@ -14,8 +14,9 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry
 
+from edge.budget import format_bytes
 from edge.checkpoint.pack import Pack
-from edge.errors import EdgeError, UnavailableError
+from edge.errors import BudgetError, EdgeError, UnavailableError
 from edge.metrics import EdgeMetrics
 from edge.prompt import PromptEncoder
 from edge.server import logs, pipe, sensors
@@ -64,8 +65,11 @@ class NodeOptions:
                 raise EdgeError(f"{name} is {getattr(self, name)}: it must be at least 1")
         if self.queue < 0:
             raise EdgeError(f"queue is {self.queue}: it must be 0 or more")
-        if not (self.drain_s >= 0 and self.engine_silence_s > 0):
-            raise EdgeError("--drain-seconds must be 0 or more, --engine-timeout above 0")
+        if not self.drain_s >= 0:
+            raise EdgeError(f"drain_seconds is {self.drain_s}: it must be 0 or more")
+        # The engine gives a sign twice a second.
+        if not self.engine_silence_s >= 1:
+            raise EdgeError(f"engine_timeout is {self.engine_silence_s}: it must be at least 1")
 
 
 class Node:
@@ -80,8 +84,9 @@ class Node:
         self._metrics = EdgeMetrics(registry, pack.name)
         self._registry = registry
         self._rates = Rates()
+        self._load = _load(options)
         self._engine = Supervisor(
-            _load(options), self._observe, command=options.engine_command, silence_s=options.engine_silence_s
+            self._load, self._observe, command=options.engine_command, silence_s=options.engine_silence_s
         )
         self._engine.on_state = self._follow_state
         self._admission = Admission(self._engine, self._rates, options.queue)
@@ -148,7 +153,12 @@ class Node:
         if not ready.done():
             ready.cancel()
             return False
-        ready.result()
+        try:
+            ready.result()
+        except BudgetError as error:
+            stated = self._options.memory_bytes
+            taken = format_bytes(stated - self._load.memory_bytes)
+            raise BudgetError(f"{error} (that is {format_bytes(stated)} less {taken} for the server)") from error
         return True
 
     async def _drain(self) -> None:
@@ -224,11 +234,14 @@ class Node:
 
 
 def _load(options: NodeOptions) -> pipe.Load:
-    """The engine's share of the memory is what the server itself does not take."""
+    """The engine gets what the server itself does not take of the memory. Raises: BudgetError if that is nothing."""
     server_bytes = sensors.resident_bytes() + SERVER_MARGIN_BYTES
+    if options.memory_bytes <= server_bytes:
+        stated, taken = format_bytes(options.memory_bytes), format_bytes(server_bytes)
+        raise BudgetError(f"the server alone takes {taken}; --memory says {stated}, for it and the engine")
     return pipe.Load(
         path=str(options.model),
-        memory_bytes=max(1, options.memory_bytes - server_bytes),
+        memory_bytes=options.memory_bytes - server_bytes,
         context_tokens=options.context_tokens,
         threads=options.threads,
     )

@@ -94,6 +94,7 @@ class Supervisor:
         self._silence_s = silence_s
         self._delays, self._sleep, self._clock = delays, sleep, clock
         self._settled = asyncio.Event()  # ready or failed for the first time
+        self._failure: EdgeError | None = None
         self._process: Process | None = None
         self._call: _Call | None = None
         self._num_calls = 0
@@ -121,7 +122,7 @@ class Supervisor:
                     return
                 failed_starts = failed_starts + 1 if self.info is None else 0
                 if failed_starts == MAX_FAILED_STARTS:
-                    self._set(EngineState.FAILED, f"the engine could not be started: {cause}")
+                    self._fail(UnavailableError(f"the engine could not be started: {cause}", "ENGINE_FAILED"))
                     return
                 if self._ready_at is not None and self._clock() - self._ready_at >= HEALTHY_S:
                     delays = self._delays()
@@ -136,8 +137,8 @@ class Supervisor:
     async def wait_ready(self) -> None:
         """Return once the engine is ready for the first time. Raises: what it cannot be loaded for."""
         await self._settled.wait()
-        if self.state is EngineState.FAILED:
-            raise errors.PackError(self.error)
+        if self._failure is not None:
+            raise self._failure
 
     def check_ready(self) -> None:
         """Raises: UnavailableError unless a request could start now."""
@@ -212,7 +213,7 @@ class Supervisor:
                 self._set(EngineState.READY)
             case pipe.LoadFailed(error=error, message=text):
                 if error in PERMANENT:
-                    self._set(EngineState.FAILED, text)
+                    self._fail(_as_error(error, text))
                 else:
                     self._last_words = f"{error} while loading"
             case pipe.Token(job=job, token=token, counters=counters):
@@ -238,6 +239,10 @@ class Supervisor:
     def _count(self, counters: pipe.Counters) -> None:
         self._observer(EngineWorked(counters.since(self._counters)))
         self._counters = counters
+
+    def _fail(self, failure: EdgeError) -> None:
+        self._failure = failure
+        self._set(EngineState.FAILED, str(failure))
 
     def _set(self, state: EngineState, error: str = "") -> None:
         self.state, self.error = state, error

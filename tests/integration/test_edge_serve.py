@@ -107,6 +107,14 @@ class TestAnswers:
             answers = list(pool.map(lambda _: node.answer(request()), range(3)))
         assert [answer.ids for answer in answers] == [alone] * 3
 
+    def test_a_model_without_tokenizer_takes_ids(self, processes: Processes, tmp_path: Path) -> None:
+        node = EdgeNode(processes, make_pack(tmp_path, tokenizer=False))
+        answer = node.answer(ids_request(1, 2, 3))
+        assert (len(answer.ids), answer.text) == (8, "")
+        for prompt in (request(), chat_request(("user", "hi"))):
+            assert refusal(node.generate(prompt))[:2] == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
+        node.close()
+
     def test_more_tokens_than_the_context_holds_end_at_its_end(self, processes: Processes, pack: Path) -> None:
         small = EdgeNode(processes, pack, "--context", "20")
         answer = small.answer(ids_request(1, 2, 3, max_tokens=2**32 - 1))
@@ -193,6 +201,30 @@ class TestFaults:
         assert len(node.answer(request()).ids) == 8
         node.close()
 
+    def test_an_engine_that_hangs_is_replaced(self, processes: Processes, pack: Path) -> None:
+        node = EdgeNode(processes, pack, "--engine-timeout", "1")
+        call = node.begin(request(max_tokens=ENDLESS))
+        os.kill(node.engine_pid(), signal.SIGSTOP)
+        assert refusal(call)[:2] == (grpc.StatusCode.UNAVAILABLE, "ENGINE_TIMEOUT")
+        eventually(lambda: node.status().engine_restarts == 1 and node.is_ready(), "a new engine")
+        assert node.answer(request()).ids
+        node.close()
+
+    def test_an_engine_that_cannot_be_loaded_again_is_said_to_have_failed(
+        self, processes: Processes, tmp_path: Path
+    ) -> None:
+        pack = make_pack(tmp_path)
+        node = EdgeNode(processes, pack)
+        (pack / "dense.bin").write_bytes(b"")
+        node.kill_engine()
+        failed = edge_pb2.EngineState.ENGINE_STATE_FAILED
+        eventually(lambda: node.status().engine_state == failed, "an engine given up")
+        assert "dense.bin" in node.status().engine_error
+        assert refusal(node.generate(request()))[:2] == (grpc.StatusCode.UNAVAILABLE, "ENGINE_FAILED")
+        assert node.health() == NOT_SERVING
+        assert node.process.stop() == 0
+        node.close()
+
     def test_the_engine_leaves_when_the_server_is_killed(self, processes: Processes, pack: Path) -> None:
         node = EdgeNode(processes, pack)
         engine = node.engine_pid()
@@ -225,7 +257,9 @@ class TestEnd:
 
 
 class TestStart:
-    @pytest.mark.parametrize("options", [("--memory", "40MB"), ("--memory", "lots"), ("--port", "70000")])
+    @pytest.mark.parametrize(
+        "options", [("--memory", "90MB"), ("--memory", "lots"), ("--port", "70000"), ("--engine-timeout", "0.1")]
+    )
     def test_what_cannot_work_is_one_line_and_status_1(self, pack: Path, options: tuple[str, ...]) -> None:
         status, errors = start_and_fail(pack, *options)
         assert status == 1

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from edge.errors import CancelledError, OverloadedError, StorageError, UnavailableError
+from edge.errors import CancelledError, EdgeError, OverloadedError, StorageError, UnavailableError
 from edge.sampler import SamplingParams
 from edge.server.admission import Admission, Happening, Job, Started
 from edge.server.rates import Rates
@@ -39,7 +39,8 @@ async def admission(played: PlayedEngine, clock: Clock) -> AsyncIterator[Admissi
 
 
 def submit(admission: Admission, first: int, params: SamplingParams = FIVE) -> Job:
-    return admission.submit([first, 1, 1], params, context_tokens=100)
+    with admission.place():
+        return admission.submit([first, 1, 1], params, context_tokens=100)
 
 
 async def all_news(job: Job) -> list[Happening]:
@@ -66,7 +67,7 @@ async def test_past_the_limit_a_job_is_refused_before_and_after_the_first_runs(
 ) -> None:
     for first in (1, 2, 3):
         submit(admission, first)
-    with pytest.raises(OverloadedError, match="2 requests are waiting"):
+    with pytest.raises(OverloadedError, match="at most 2 may wait"):
         submit(admission, 4)
     await until(lambda: played.started)
     with pytest.raises(OverloadedError):
@@ -74,6 +75,25 @@ async def test_past_the_limit_a_job_is_refused_before_and_after_the_first_runs(
     played.finish()
     await until(lambda: len(played.started) == 2)
     submit(admission, 4)
+
+
+async def test_a_request_being_encoded_holds_a_place(admission: Admission) -> None:
+    with admission.place(), admission.place(), admission.place(), pytest.raises(OverloadedError):
+        submit(admission, 4)
+    submit(admission, 4)
+
+
+async def test_an_unforeseen_error_ends_its_job_and_the_worker(played: PlayedEngine, until: Until) -> None:
+    admission = Admission(played, Rates(), limit=1)
+    worker = asyncio.create_task(admission.run())
+    job = submit(admission, 1)
+    await until(lambda: played.started)
+    played.fail(ValueError("canary"))
+    assert await job.news() == [Started()]
+    with pytest.raises(EdgeError, match="unexpectedly"):
+        await job.news()
+    with pytest.raises(ValueError, match="canary"):
+        await worker
 
 
 async def test_the_wait_is_estimated_from_rates_and_pending_tokens(

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from edge.errors import CancelledError, EdgeError, PackError, StorageError, UnavailableError
+from edge.errors import BudgetError, CancelledError, EdgeError, PackError, StorageError, UnavailableError
 from edge.sampler import SamplingParams
 from edge.server import backoff
 from edge.server.observed import EngineRestarted, EngineWorked, Event
@@ -42,10 +42,15 @@ async def test_before_the_engine_is_ready_requests_are_refused(supervised: Super
         supervisor.check_ready()
 
 
-@pytest.mark.parametrize(("path", "text"), [("damaged", "manifest is missing"), ("greedy", "at least 3 GB")])
-async def test_what_loading_again_would_not_mend_is_final(supervised: Supervised, path: str, text: str) -> None:
+@pytest.mark.parametrize(
+    ("path", "kind", "text"),
+    [("damaged", PackError, "manifest is missing"), ("greedy", BudgetError, "at least 3 GB")],
+)
+async def test_what_loading_again_would_not_mend_is_final(
+    supervised: Supervised, path: str, kind: type[EdgeError], text: str
+) -> None:
     async with supervised(path) as supervisor:
-        with pytest.raises(PackError, match=text):
+        with pytest.raises(kind, match=text):
             await supervisor.wait_ready()
         assert supervisor.state is EngineState.FAILED
         assert supervisor.restarts == 0
@@ -54,7 +59,7 @@ async def test_what_loading_again_would_not_mend_is_final(supervised: Supervised
 @pytest.mark.parametrize(("path", "text"), [("mystery", "RuntimeError while loading"), ("dies", "SIGKILL")])
 async def test_an_engine_that_never_starts_is_given_up(supervised: Supervised, path: str, text: str) -> None:
     async with supervised(path, delays=no_delay) as supervisor:
-        with pytest.raises(PackError, match=text):
+        with pytest.raises(UnavailableError, match=text):
             await supervisor.wait_ready()
         assert supervisor.restarts == 2
 
@@ -62,7 +67,7 @@ async def test_an_engine_that_never_starts_is_given_up(supervised: Supervised, p
 async def test_a_command_that_talks_nonsense_is_given_up(supervised: Supervised) -> None:
     command = (sys.executable, "-c", "print('nonsense'); input()")
     async with supervised(command=command, delays=no_delay) as supervisor:
-        with pytest.raises(PackError, match="could not be started"):
+        with pytest.raises(UnavailableError, match="could not be started"):
             await supervisor.wait_ready()
 
 
