@@ -1,6 +1,6 @@
 """What the engine needs to know of a model. Stored in a pack's manifest; from Hugging Face: checkpoint/hf_config.py."""
 
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, get_type_hints
@@ -9,6 +9,7 @@ from edge.errors import CheckpointError
 
 FULL_ATTENTION = "full_attention"
 LINEAR_ATTENTION = "linear_attention"
+MAX_COUNT = 2**31  # of anything: a damaged file must not send arithmetic out of range
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +44,9 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         for field, kind in get_type_hints(type(self)).items():
-            if kind in (int, float) and not 0 < getattr(self, field) < math.inf:
-                raise CheckpointError(f"{field} is {getattr(self, field)}; must be above 0 and finite")
+            most = {int: MAX_COUNT, float: sys.float_info.max}.get(kind)
+            if most is not None and not 0 < getattr(self, field) <= most:
+                raise CheckpointError(f"{field} is {getattr(self, field)}; must be above 0 and at most {most}")
         self._check_layers()
         _check_multiple(self, "num_attention_heads", "num_kv_heads")
         _check_multiple(self, "num_value_heads", "num_key_heads")
@@ -90,7 +92,7 @@ class ModelConfig:
 
 def _typed(name: str, value: Any, kind: Any) -> Any:
     # bool is an int to isinstance, so types are compared exactly; JSON writes a whole float as an int.
-    if kind is float and type(value) is int:
+    if kind is float and type(value) is int and abs(value) <= sys.float_info.max:
         return float(value)
     if kind in (int, float, bool):
         valid = type(value) is kind

@@ -67,7 +67,7 @@ class Conversion:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._closing.close()
+        self._closing.__exit__(kind, error, trace)
 
     @property
     def source_bytes(self) -> int:
@@ -154,7 +154,7 @@ class Conversion:
     def _write_manifest(self, tokenizer: tuple[TokenizerFile, ...]) -> None:
         finished, layers = self._workspace.finished, range(self.contents.config.num_layers)
         manifest = Manifest(
-            name=self._source.resolve().name,
+            name=model_name(self._source),
             contents=self.contents,
             dense_crcs=tuple(finished[DENSE_FILE]),
             expert_crcs=tuple(tuple(finished[expert_file(layer)]) for layer in layers),
@@ -191,6 +191,14 @@ class Conversion:
     def _layer_source_bytes(self, layer: int) -> int:
         experts = range(self.contents.config.num_experts)
         return sum(self._checkpoint.expert(layer, expert, part).nbytes for expert in experts for part in Part)
+
+
+def model_name(source: Path) -> str:
+    """The checkpoint's directory; in a Hugging Face cache, where that is a hash, the model's: models--ORG--NAME."""
+    directory = source.resolve()
+    if directory.parent.name == "snapshots":
+        return directory.parent.parent.name.rpartition("--")[2]
+    return directory.name
 
 
 def sync_file(file: BinaryIO) -> None:

@@ -51,6 +51,9 @@ class Workspace:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._journal.close()
+        if error and not self.finished:  # nothing worth going on with
+            _empty(self.path, last=JOURNAL_FILE)
+            self.path.rmdir()
         os.close(self._lock)
 
     def finish(self, file: str, note: Any) -> None:

@@ -1,7 +1,6 @@
 """Conversion: what lands in the pack, what is refused, what a stopped run leaves behind."""
 
 import errno
-import fcntl
 import json
 import os
 import shutil
@@ -14,8 +13,7 @@ import numpy as np
 import pytest
 
 from edge.checkpoint import convert as convert_module
-from edge.checkpoint.byte_tokenizer import VOCABULARY_SIZE
-from edge.checkpoint.convert import Conversion
+from edge.checkpoint.convert import Conversion, model_name
 from edge.checkpoint.layout import Format
 from edge.checkpoint.matrix import Matrix, aligned_zeros, dequantize, expert_matrices
 from edge.checkpoint.names import Part, Role, dense_tensors
@@ -95,7 +93,11 @@ def test_a_pack_says_where_it_came_from(source: Path) -> None:
     assert pack.manifest.source["files"][0]["name"] == "model.safetensors"
     assert pack.tokenizer_dir
     assert (pack.tokenizer_dir / "tokenizer.json").read_bytes() == (source / "tokenizer.json").read_bytes()
-    assert VOCABULARY_SIZE == 512
+
+
+def test_a_model_from_the_hugging_face_cache_has_its_own_name(tmp_path: Path) -> None:
+    assert model_name(tmp_path / "models--Qwen--Qwen3.5-35B-A3B" / "snapshots" / "0a1b2c") == "Qwen3.5-35B-A3B"
+    assert model_name(tmp_path / "checkpoints" / "mine" / ".") == "mine"
 
 
 def test_a_checkpoint_without_tokenizer_converts_and_says_so(tmp_path: Path) -> None:
@@ -211,6 +213,7 @@ def test_too_little_room_is_told_before_work_starts(source: Path, monkeypatch: p
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**6, 10**6 - 1000, 1000))
     with pytest.raises(CheckpointError, match=r"needs \d+ bytes more; 1000 are free"):
         convert(source, source.parent / "out")
+    assert [path.name for path in source.parent.iterdir()] == ["tiny-model"]
 
 
 def test_a_full_disk_is_one_line_and_what_was_finished_stays(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -322,14 +325,6 @@ def test_a_stop_while_the_old_pack_is_moved_away_loses_nothing(source: Path, mon
     monkeypatch.undo()
     assert convert(source, out).manifest.contents.bits == 16
     assert sorted(path.name for path in source.parent.iterdir()) == ["out", "tiny-model"]
-
-
-def test_the_lock_dies_with_its_holder(source: Path) -> None:
-    out = source.parent / "out"
-    stop_after(source, out, 1)
-    handle = os.open(source.parent / "out.partial", os.O_RDONLY)
-    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    os.close(handle)
 
 
 def test_the_journal_names_each_file_once(source: Path) -> None:
