@@ -141,7 +141,7 @@ class Sender:
 
 def _fits_header(probe: Probe) -> bool:
     """A header lists tags; what cannot stand in one goes into the body."""
-    return bool(probe.tags) and all(tag.isascii() for tag in probe.tags)
+    return bool(probe.tags) and all(tag.isascii() and tag == tag.strip() for tag in probe.tags)
 
 
 def prompt(probe: Probe, canary: str) -> str:

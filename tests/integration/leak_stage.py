@@ -1,17 +1,20 @@
 """The leak test's stage: one cloud stub that records, edges, gateways, and all that any of them ever said."""
 
+import contextlib
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 
 import grpc
-from flashgate.v1 import gateway_pb2, gateway_pb2_grpc
+from flashgate.v1 import edge_pb2, edge_pb2_grpc, gateway_pb2, gateway_pb2_grpc
 
 from tests.integration.harness import Process, Processes, get
 from tests.integration.leak_probes import Sent
+
+StatusCall = Callable[[], Awaitable[edge_pb2.EdgeServiceGetStatusResponse]]
 
 # Nothing listens on the discard port.
 NO_EDGE = "127.0.0.1:9"
@@ -65,10 +68,22 @@ class Stage:
         """An edge to be stopped, continued and killed; its queue holds all that a test sends."""
         return self._processes.edge(self._pack, "--memory", "300MB", "--threads", "1", "--queue", "500")
 
-    def kill_engine(self) -> None:
+    def signal_engine(self, number: signal.Signals) -> None:
         """The edge's only child is its engine."""
         (engine,) = Path(f"/proc/{self.victim.pid}/task/{self.victim.pid}/children").read_text().split()
-        os.kill(int(engine), signal.SIGKILL)
+        os.kill(int(engine), number)
+
+    @contextlib.asynccontextmanager
+    async def victims_status(self) -> AsyncIterator[StatusCall]:
+        """A call that asks the victim for its status."""
+        options = (("grpc.enable_http_proxy", 0),)
+        async with grpc.aio.insecure_channel(self.victim.ready()["grpc"], options=options) as channel:
+            edge = edge_pb2_grpc.EdgeServiceStub(channel)
+
+            async def status() -> edge_pb2.EdgeServiceGetStatusResponse:
+                return await edge.GetStatus(edge_pb2.EdgeServiceGetStatusRequest())
+
+            yield status
 
     def status(self, gateway: Process) -> gateway_pb2.GetStatusResponse:
         options = (("grpc.enable_http_proxy", 0),)
@@ -97,9 +112,9 @@ class Stage:
             name = process.log.name
             texts[name] = process.stderr()
             texts[f"{name} stdout"] = "\n".join(process.lines)
-            ready = process.ready()
-            address = ready.get("metrics") or ready["http"]
-            texts[f"{name} metrics"] = get(f"http://{address}/metrics") if process.is_running() else ""
+            if process.is_running():
+                ready = process.ready()
+                texts[f"{name} metrics"] = get(f"http://{ready.get('metrics') or ready['http']}/metrics")
         return texts
 
     def leaks(self, sent: Sequence[Sent]) -> list[str]:
