@@ -58,8 +58,9 @@ class LivePolicy:
         self._seen = _signature(self._path)
         try:
             policy = load_file(self._path)
-        except PolicyError as exc:
-            self.error = str(exc)
+        except Exception as exc:
+            # Also what we did not foresee: the watcher must outlive any file.
+            self.error = str(exc) if isinstance(exc, PolicyError) else f"{self._path}: {type(exc).__name__}"
             self._observe(PolicyEvent("refused", self.current.hash, self.error))
             return False
         self.current, self.error = policy, ""

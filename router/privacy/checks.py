@@ -81,7 +81,7 @@ _CARD_WORD = re.compile(rb"(?i)card|visa|amex|master|maestro|credit|debit|\bpan\
 _MIN_CARD_DIGITS: Final = 12
 _MAX_CARD_DIGITS: Final = 19
 
-_VERSION_BEFORE = re.compile(rb"(?i)(?:\b(?:v|ver|version|versions|release|build|rev|revision)[.:=]? ?|[=<>~^]=? ?)$")
+_VERSION_BEFORE = re.compile(rb"(?i)(?:\b(?:v|ver|versions?|release|build|rev|revision)[.:=]? ?|(?:[=<>~!]=|[~^]) ?)$")
 _AGENT_BEFORE = re.compile(rb"(?:Chrome|Chromium|CriOS|Edg|Edge|OPR|Safari|Firefox|Version|Electron)/$")
 _WORD_OR_COLON = re.compile(rb"[0-9A-Za-z_:]")
 _INDEX_BEFORE = re.compile(rb"[A-Za-z0-9_\])]\[[^\[\]]*$")

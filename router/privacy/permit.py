@@ -65,7 +65,7 @@ class PermitOffice:
 
         Raises: EgressDenied; nothing may then be sent.
         """
-        if not hmac.compare_digest(permit.mac, self._mac(permit)):
+        if not self._is_minted_here(permit):
             raise _denied("forged", "this permit was not minted here")
         with self._lock:
             expires_at = self._open.pop(permit.nonce, None)
@@ -77,6 +77,9 @@ class PermitOffice:
             raise _denied("wrong_backend", f"the permit is for {permit.backend}, not for {backend_name}")
         if permit.digest != _digest(payload):
             raise _denied("wrong_payload", f"the bytes for {backend_name} are not those that were permitted")
+
+    def _is_minted_here(self, permit: object) -> bool:
+        return type(permit) is Permit and hmac.compare_digest(permit.mac, self._mac(permit))
 
     def _signed(self, backend: str, reach: Reach, request_id: str, digest: bytes, expires_at: float) -> Permit:
         unsigned = Permit(backend, reach, request_id, digest, expires_at, secrets.token_bytes(16), b"")

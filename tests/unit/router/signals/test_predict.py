@@ -1,0 +1,64 @@
+"""Predictions of the edge's times."""
+
+import math
+from typing import Any
+
+import pytest
+
+from router.privacy.reach import Reach
+from router.request import BackendState, GenerationRequest, Message
+from router.signals.features import Features, features_of
+from router.signals.predict import Bounds, Prediction, predict, prompt_tokens
+
+
+def edge(**fields: Any) -> BackendState:
+    return BackendState(name="edge", lane="edge", reach=Reach.DEVICE, available=True, **fields)
+
+
+@pytest.mark.parametrize("rate", [0.0, -1.0, math.nan, math.inf])
+@pytest.mark.parametrize("which", ["prefill_tokens_per_second", "decode_tokens_per_second"])
+def test_without_both_rates_nothing_is_predicted(which: str, rate: float) -> None:
+    rates = {"prefill_tokens_per_second": 100.0, "decode_tokens_per_second": 10.0, which: rate}
+    assert predict(edge(**rates), 100, 10) == Prediction(None, None)
+
+
+def test_queue_prompt_and_one_step_come_before_the_first_token() -> None:
+    state = edge(
+        pending_prompt_tokens=300,
+        pending_completion_tokens=50,
+        prefill_tokens_per_second=100.0,
+        decode_tokens_per_second=10.0,
+    )
+    prediction = predict(state, num_prompt_tokens=200, max_tokens=11)
+    assert prediction.ttft_s == pytest.approx(3 + 5 + 2 + 0.1)
+    assert prediction.total_s == pytest.approx(10.1 + 1)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "holds"),
+    [
+        (Bounds(), True),
+        (Bounds(ttft_s=1.0), True),
+        (Bounds(ttft_s=0.999), False),
+        (Bounds(total_s=5.0), True),
+        (Bounds(ttft_s=1.0, total_s=4.9), False),
+    ],
+)
+def test_both_bounds_must_hold(bounds: Bounds, holds: bool) -> None:
+    assert bounds.hold(Prediction(ttft_s=1.0, total_s=5.0)) is holds
+
+
+def test_what_is_unknown_promises_nothing() -> None:
+    assert Bounds().hold(Prediction(None, None))
+    assert not Bounds(ttft_s=1e9).hold(Prediction(None, None))
+    assert not Bounds(total_s=1e9).hold(Prediction(None, None))
+
+
+@pytest.mark.parametrize(("measured", "tokens"), [(0.0, 3), (2.5, 4), (math.nan, 3), (-1.0, 3)])
+def test_prompt_tokens_come_from_bytes(measured: float, tokens: int) -> None:
+    assert prompt_tokens(10, edge(prompt_bytes_per_token=measured)) == tokens
+
+
+def test_features_count_bytes_of_utf8_and_messages() -> None:
+    request = GenerationRequest(messages=(Message("user", "héé"), Message("user", "\ud800")))
+    assert features_of(request) == Features(prompt_bytes=8, num_messages=2)
