@@ -41,11 +41,37 @@ Rule = Field | Only | Read | Ignored
 
 TRAINING = Ignored("training only")
 RECORD = Ignored("a record of who wrote the file")
+RETURNED = Ignored("what transformers hands out beside the logits")
 CHAT = Ignored("the tokenizer and the engine decide it")
 VISION = Ignored("the vision part is skipped")
 MTP = Ignored("the multi-token-prediction part is skipped")
 
-TEXT_KEYS: dict[str, Rule] = {
+# At either level.
+COMMON_KEYS: dict[str, Rule] = {
+    "tie_word_embeddings": Read(),
+    "eos_token_id": Read(),
+    "quantization_config": Only((None,)),
+    "is_encoder_decoder": Only((False,)),
+    "is_decoder": Only((False,)),
+    "chunk_size_feed_forward": Only((0,)),
+    "dtype": Ignored("each tensor says its own type"),
+    "torch_dtype": Ignored("each tensor says its own type"),
+    "bos_token_id": CHAT,
+    "pad_token_id": CHAT,
+    "use_cache": CHAT,
+    "output_hidden_states": RETURNED,
+    "output_attentions": RETURNED,
+    "output_router_logits": RETURNED,
+    "return_dict": RETURNED,
+    "problem_type": TRAINING,
+    "architectures": RECORD,
+    "transformers_version": RECORD,
+    "_name_or_path": RECORD,
+    "unsloth_fixed": RECORD,
+    "unsloth_version": RECORD,
+}
+
+TEXT_KEYS: dict[str, Rule] = COMMON_KEYS | {
     "hidden_size": Field("hidden_size", int),
     "num_hidden_layers": Field("num_layers", int),
     "vocab_size": Field("vocab_size", int),
@@ -70,8 +96,6 @@ TEXT_KEYS: dict[str, Rule] = {
     "rope_scaling": Read(),
     "rope_theta": Read(),
     "partial_rotary_factor": Read(),
-    "tie_word_embeddings": Read(),
-    "eos_token_id": Read(),
     # What the engine always does.
     "model_type": Only((TEXT,)),
     "hidden_act": Only(("silu",)),
@@ -82,51 +106,24 @@ TEXT_KEYS: dict[str, Rule] = {
     "decoder_sparse_step": Only((1,)),
     "mlp_only_layers": Only(([], None)),
     "mamba_ssm_dtype": Only(("float32", None)),
-    "quantization_config": Only((None,)),
-    "is_encoder_decoder": Only((False,)),
     # What changes no answer.
     "attention_dropout": TRAINING,
     "initializer_range": TRAINING,
     "router_aux_loss_coef": TRAINING,
-    "output_router_logits": TRAINING,
     "intermediate_size": Ignored("the size of dense layers, which no released model has"),
-    "dtype": Ignored("each tensor says its own type"),
-    "torch_dtype": Ignored("each tensor says its own type"),
-    "bos_token_id": CHAT,
-    "pad_token_id": CHAT,
-    "use_cache": CHAT,
     "mtp_num_hidden_layers": MTP,
     "mtp_use_dedicated_embeddings": MTP,
-    "architectures": RECORD,
-    "transformers_version": RECORD,
-    "_name_or_path": RECORD,
-    "unsloth_fixed": RECORD,
-    "unsloth_version": RECORD,
 }
 
-NESTED_KEYS: dict[str, Rule] = {
+NESTED_KEYS: dict[str, Rule] = COMMON_KEYS | {
     "model_type": Only((NESTED,)),
     "text_config": Read(),
-    "tie_word_embeddings": Read(),
-    "eos_token_id": Read(),
-    "quantization_config": Only((None,)),
-    "is_encoder_decoder": Only((False,)),
     "vision_config": VISION,
     "image_token_id": VISION,
     "video_token_id": VISION,
     "vision_start_token_id": VISION,
     "vision_end_token_id": VISION,
     "language_model_only": VISION,
-    "bos_token_id": CHAT,
-    "pad_token_id": CHAT,
-    "use_cache": CHAT,
-    "dtype": Ignored("each tensor says its own type"),
-    "torch_dtype": Ignored("each tensor says its own type"),
-    "architectures": RECORD,
-    "transformers_version": RECORD,
-    "_name_or_path": RECORD,
-    "unsloth_fixed": RECORD,
-    "unsloth_version": RECORD,
 }
 
 ROPE_KEYS: dict[str, Rule] = {
