@@ -4,35 +4,40 @@ Our own events go through structlog and carry only what the code names. Lines of
 `_ForeignHandler`, which keeps the template and drops the arguments: they could quote a request.
 """
 
+import contextlib
+import io
 import logging
 import sys
 import traceback
-from typing import TextIO
+from typing import TextIO, cast
 
 import structlog
 
 Logger = structlog.typing.FilteringBoundLogger
 
 
-def configure(stream: TextIO | None = None) -> Logger:
-    """Set up the process's logging once; returns the logger to hand down."""
-    output = sys.stderr if stream is None else stream
-    structlog.configure(
+def logger_to(stream: TextIO) -> Logger:
+    """A logger that writes JSON lines to `stream` and changes nothing in the process."""
+    logger: Logger = structlog.wrap_logger(
+        structlog.WriteLogger(cast("TextIO", _Steadfast(stream))),
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.WriteLoggerFactory(file=output),
-        cache_logger_on_first_use=False,
     )
-    logger: Logger = structlog.get_logger()
+    return logger
+
+
+def configure() -> Logger:
+    """Set up the process's logging, once; returns the logger to hand down."""
+    logger = logger_to(sys.stderr)
     root = logging.getLogger()
     root.handlers = [_ForeignHandler(logger)]
+    # httpx2 logs each request's URL at INFO.
     root.setLevel(logging.WARNING)
-    # httpx2 logs each request's URL at INFO; grpc logs failures of handlers that we log ourselves.
-    logging.captureWarnings(True)
+    logging.captureWarnings(capture=True)
     return logger
 
 
@@ -40,6 +45,22 @@ def failure_fields(error: BaseException) -> dict[str, object]:
     """What may be logged of an unexpected error: its type and where it was raised, not its message."""
     frames = traceback.extract_tb(error.__traceback__)
     return {"error": type(error).__name__, "at": [f"{frame.filename}:{frame.lineno}" for frame in frames[-4:]]}
+
+
+class _Steadfast(io.TextIOBase):
+    """A stream whose reader may go away: lines are then lost, but requests are still answered."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
 
 
 class _ForeignHandler(logging.Handler):
@@ -53,5 +74,6 @@ class _ForeignHandler(logging.Handler):
         fields: dict[str, object] = {"logger": record.name, "at": f"{record.pathname}:{record.lineno}"}
         if record.exc_info is not None and record.exc_info[1] is not None:
             fields |= failure_fields(record.exc_info[1])
-        template = record.msg if isinstance(record.msg, str) and record.args else "foreign_log"
+        # A message without arguments may have been formatted by its writer.
+        template = record.msg if isinstance(record.msg, str) and record.args else ""
         self._logger.log(record.levelno, "foreign_log", template=template, **fields)

@@ -28,7 +28,7 @@ def write_answer(events: Iterable[gateway_pb2.GenerateResponse], out: TextIO, no
                         out.write("\n")
                     out.flush()
                     ends_line = True
-                    notes.write(f"{route_line(decision, event.completion)}\n")
+                    notes.write(f"route: {route_line(decision, event.completion)}\n")
     finally:
         if not ends_line:
             # An answer that breaks off must not swallow the line that says so.

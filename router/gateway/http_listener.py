@@ -15,6 +15,8 @@ from router.errors import ConfigError
 # A connection that has not sent the head of its next request by then is closed.
 HEAD_TIMEOUT_S = 15.0
 MAX_HEAD_BYTES = 32 << 10
+# A client that reads nothing for so long is gone, even if its connection stands.
+READ_TIMEOUT_S = 60.0
 BACKLOG = 1024
 
 
@@ -63,9 +65,10 @@ class _Server(uvicorn.Server):
 
 
 class _Protocol(H11Protocol):
-    """Closes connections that send the head of a request slowly or not at all."""
+    """Ends connections that send the head of a request, or read an answer, slowly or not at all."""
 
     _head_timer: TimerHandle | None = None
+    _write_timer: TimerHandle | None = None
     # uvicorn declares it without saying that there is none before the first request.
     cycle: RequestResponseCycle | None  # type: ignore[assignment]
 
@@ -78,12 +81,28 @@ class _Protocol(H11Protocol):
         self._watch_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_timer()
+        self._stop_head_timer()
+        self._stop_write_timer()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The client does not read as fast as the answer comes."""
+        super().pause_writing()
+        # A close would wait for the client to read what is left; the application sees this as the client's leaving.
+        self._write_timer = self.loop.call_later(READ_TIMEOUT_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stop_write_timer()
+
+    def _stop_write_timer(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
 
     def _watch_head(self) -> None:
         if self.cycle is not None and not self.cycle.response_complete:
-            self._stop_timer()
+            self._stop_head_timer()
         elif self._head_timer is None:
             self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._head_too_slow)
 
@@ -92,7 +111,7 @@ class _Protocol(H11Protocol):
         if self.cycle is None or self.cycle.response_complete:
             self.transport.close()
 
-    def _stop_timer(self) -> None:
+    def _stop_head_timer(self) -> None:
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None

@@ -62,7 +62,7 @@ class FakeGrpc:
         await self.stop()
 
     async def start(self, address: str) -> None:
-        self._server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
+        self._server = grpc.aio.server(options=(("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", -1)))
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(self.service, self.handlers()),))
         await self.add_more(self._server)
         port = self._server.add_insecure_port(address)
@@ -100,7 +100,7 @@ class FakeGrpc:
                 yield self.text(text)
             await self._incident(script, len(script.texts), context)
             yield self.end(len(script.texts))
-        except asyncio.CancelledError:
+        except (GeneratorExit, asyncio.CancelledError):
             self.seen.cancelled.set()
             raise
 

@@ -11,7 +11,6 @@ from flashgate.v1 import common_pb2, gateway_pb2, gateway_pb2_grpc
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 
-from router import logging
 from router.backends.backend import Backend
 from router.backends.cloud_grpc import CloudGrpcBackend
 from router.backends.cloud_openai import ApiKey, CloudOpenAiBackend
@@ -21,6 +20,7 @@ from router.gateway.credentials import Credentials
 from router.gateway.grpc_server import GrpcServer
 from router.gateway.http_server import HttpServer
 from router.gateway.use_case import Gateway
+from router.logging import logger_to
 from router.metrics import Metrics
 from router.policy.policy import Choice, Policy, Preference
 from router.privacy.detect import scan
@@ -86,7 +86,7 @@ async def rig(
 ) -> AsyncGenerator[Rig, None]:
     """Start one; by default wait until every backend is available."""
     log = io.StringIO()
-    logger = logging.configure(log)
+    logger = logger_to(log)
     metrics = Metrics(CollectorRegistry())
     office = PermitOffice()
     states: dict[str, BackendState] = {}
