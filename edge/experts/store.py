@@ -105,26 +105,37 @@ class ExpertStore:
         """The contract of ExpertSource. More experts than slots pass through the slots as these come free."""
         keys = [ExpertKey(layer, expert) for expert in experts]
         resident = {key for key in keys if self._cache.find(key, is_scan=is_scan) is not None}
-        self._lookups += len(keys)
-        self._hits += len(resident)
         if not is_scan:
             keys.sort(key=lambda key: key not in resident)
         fetch = Fetch(self, keys, is_scan)
         try:
+            fetch.read_ahead()
             yield fetch
         finally:
             fetch.close()
 
     def pin(self, key: ExpertKey, *, is_scan: bool) -> bool:
         """Hold `key` in a slot, its read started if it was in none; False if every slot is held."""
-        if key not in self._cache:
-            slot = self._cache.admit(key, is_scan=is_scan)
-            if slot is None:
-                return False
-            crc = self._index.expert_crc(*key)
-            offset = key.expert * self.layout.block_bytes
-            self._tickets[key] = self._reader.read(key.layer, offset, self._slots[slot], crc)
+        is_hit = key in self._cache
+        if not is_hit and not self._start_read(key, is_scan):
+            return False
         self._cache.pin(key)
+        self._lookups += 1
+        self._hits += is_hit
+        return True
+
+    def _start_read(self, key: ExpertKey, is_scan: bool) -> bool:
+        slot = self._cache.admit(key, is_scan=is_scan)
+        if slot is None:
+            return False
+        crc = self._index.expert_crc(*key)
+        try:
+            self._tickets[key] = self._reader.read(
+                key.layer, key.expert * self.layout.block_bytes, self._slots[slot], crc
+            )
+        except BaseException:
+            self._cache.drop(key)  # or its slot would pass for loaded
+            raise
         return True
 
     def block(self, key: ExpertKey) -> NDArray[np.uint8]:
@@ -162,14 +173,13 @@ class Fetch:
         self._pinned: deque[ExpertKey] = deque()
         self._taken: list[ExpertKey] = []
         self._batch: list[tuple[int, NDArray[np.uint8]]] = []
-        self._advance()
 
     def __iter__(self) -> "Fetch":
         return self
 
     def __next__(self) -> list[tuple[int, NDArray[np.uint8]]]:
         self._finish_batch()
-        self._advance()
+        self.read_ahead()
         if not self._pinned and self._ahead:  # a silent end here would leave experts out of the sum
             raise RuntimeError(f"all {self._store.num_slots} slots are held by another fetch")
         if not self._pinned:
@@ -178,6 +188,12 @@ class Fetch:
         while self._pinned and not self._is_scan and self._store.is_loaded(self._pinned[0]):
             self._take()
         return self._batch
+
+    def read_ahead(self) -> None:
+        """Start as many reads as there are slots for."""
+        most = self._most_pinned
+        while len(self._pinned) < most and self._ahead and self._store.pin(self._ahead[0], is_scan=self._is_scan):
+            self._pinned.append(self._ahead.popleft())
 
     def close(self) -> None:
         """Let go of every slot, after the reads into them ended."""
@@ -198,8 +214,3 @@ class Fetch:
         for key in self._taken:
             self._store.unpin(key)
         self._taken, self._batch = [], []
-
-    def _advance(self) -> None:
-        most = self._most_pinned
-        while len(self._pinned) < most and self._ahead and self._store.pin(self._ahead[0], is_scan=self._is_scan):
-            self._pinned.append(self._ahead.popleft())

@@ -31,6 +31,7 @@ class MemoryDisk:
         self.started: list[tuple[int, int]] = []
         self.crcs: list[int | None] = []
         self.broken: set[tuple[int, int]] = set()
+        self.refused: set[tuple[int, int]] = set()
         self.open: dict[int, tuple[int, int, NDArray[np.uint8]]] = {}
         self.done: set[tuple[int, int]] = set()
         self.bytes_read = 0
@@ -41,6 +42,8 @@ class MemoryDisk:
         assert offset % out.nbytes == 0
         assert out.ctypes.data % 4096 == 0
         expert = offset // out.nbytes
+        if (file, expert) in self.refused:
+            raise OSError("no more requests")
         self.started.append((file, expert))
         self.crcs.append(crc)
         self.open[len(self.started)] = (file, expert, out)
@@ -96,6 +99,15 @@ def test_a_failed_read_whose_fetch_was_abandoned_leaves_no_wrong_block(disk: Mem
     with pytest.raises(StorageError, match="expert 1"):
         fetched(store, 0, [1, 2])
     assert store.num_resident == 0
+
+
+def test_a_read_that_could_not_start_leaves_no_expert_that_passes_for_loaded(disk: MemoryDisk) -> None:
+    store = make_store(disk, 4)
+    disk.refused = {(0, 2)}
+    with pytest.raises(OSError, match="no more requests"):
+        fetched(store, 0, [1, 2])
+    disk.refused = set()
+    assert fetched(store, 0, [1, 2]) == [[1], [2]]
 
 
 def test_a_fetch_that_can_get_no_slot_says_so_and_leaves_none_out(disk: MemoryDisk) -> None:
