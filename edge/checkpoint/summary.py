@@ -1,5 +1,6 @@
 """What a pack is, in numbers that follow from its manifest."""
 
+import importlib
 import math
 from dataclasses import dataclass
 
@@ -8,6 +9,8 @@ from edge.checkpoint.contents import Contents
 from edge.checkpoint.names import Part, dense_tensors, part_shape
 from edge.config import ModelConfig
 from edge.state import state_bytes
+
+ENGINE_MODULES = ("edge.engine", "edge.tokenizer", "edge.terminal")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,8 @@ def bits_per_weight(contents: Contents) -> float:
 
 def least_memory_bytes(contents: Contents, context_tokens: int) -> int:
     """About the smallest `--memory` that runs the model, as edge/budget.py shares memory out."""
+    for module in ENGINE_MODULES:  # so that this process is about as big as one that runs the model
+        importlib.import_module(module)
     config = contents.config
     experts = config.top_k * contents.experts.block_bytes
     working = state_bytes(config, context_tokens) + scratch_bytes(config, MIN_CHUNK_TOKENS)

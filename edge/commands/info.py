@@ -78,7 +78,7 @@ def rows(info: dict[str, Any]) -> list[tuple[str, str]]:
         ("bits", f"{info['bits']}{group}; {info['bits_per_expert_weight']} per expert weight with scales"),
         ("dense weights", format_bytes(info["dense_bytes"])),
         ("experts", f"{format_bytes(info['expert_bytes'])}, {format_bytes(info['expert_block_bytes'])} each"),
-        ("least memory", f"{format_bytes(info['least_memory_bytes'])} with a context of {CONTEXT_TOKENS} tokens"),
+        ("least memory", f"about {format_bytes(info['least_memory_bytes'])} with a context of {CONTEXT_TOKENS} tokens"),
         ("tokenizer", "yes" if info["has_tokenizer"] else "none: token ids only"),
         ("skipped", ", ".join(skipped) or "nothing"),
         ("source", f"{len(info['source']['files'])} files, config {info['source']['config_sha256'][:12]}"),
