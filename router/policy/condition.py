@@ -22,7 +22,7 @@ _KNOWN_CAUSES: Final = (
     "Iteration budget exceeded",
     "Key not found in map",
     "No matching overloads found",
-    "index out of bounds",
+    "Index error",
 )
 
 

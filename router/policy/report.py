@@ -5,13 +5,8 @@ from collections.abc import Callable, Iterator
 from router.plan import Plan, Refusal
 from router.policy.policy import RuleTrace
 
-# Puts a text in a colour; the identity where there is no terminal.
+# Puts a text in a colour, or leaves it as it is: paint("red", text).
 Paint = Callable[[str, str], str]
-
-
-def plain(_color: str, text: str) -> str:
-    """No colours."""
-    return text
 
 
 def as_json(outcome: Plan | Refusal) -> dict[str, object]:
@@ -55,7 +50,7 @@ def as_json(outcome: Plan | Refusal) -> dict[str, object]:
     return {**report, "lane": first.lane, "reasons": first.reasons, "candidates": candidates}
 
 
-def as_text(outcome: Plan | Refusal, paint: Paint = plain) -> str:
+def as_text(outcome: Plan | Refusal, paint: Paint) -> str:
     """Some lines, the outcome first."""
     return "\n".join(
         [
