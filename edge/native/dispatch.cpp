@@ -1,6 +1,10 @@
 // Which variants were built, and which of them this CPU can run.
 #include "kernels.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 namespace flashgate {
 
 #define FLASHGATE_DECLARE(variant) \
@@ -15,6 +19,14 @@ FLASHGATE_DECLARE(portable)
 
 namespace {
 
+#if defined(__x86_64__)
+// Asked of the CPU itself: clang 14 does not know the name.
+bool has_f16c() {
+    unsigned eax, ebx, ecx, edx;
+    return __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C);
+}
+#endif
+
 struct Supported {
     const Kernels* tables[3];
     size_t count = 0;
@@ -23,7 +35,7 @@ struct Supported {
 #if defined(__x86_64__)
         // Each test names what CMakeLists.txt lets the compiler use for that variant.
         const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                        __builtin_cpu_supports("f16c") && __builtin_cpu_supports("bmi2");
+                        __builtin_cpu_supports("bmi2") && has_f16c();
         if (v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
             tables[count++] = &avx512::kTable;

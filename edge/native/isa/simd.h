@@ -154,10 +154,15 @@ static inline Floats from_f16(const uint16_t* p) {
 #endif
 }
 
-// One half alone.
 static inline float from_f16(uint16_t half) {
-    uint16_t lanes[kLanes] = {half};
+#if defined(__F16C__)
+    return _cvtsh_ss(half);
+#elif defined(__aarch64__)
+    return (float)load_as<__fp16>(&half);
+#else
+    const uint16_t lanes[kLanes] = {half};
     return from_f16(lanes)[0];
+#endif
 }
 
 // e^x to about 2 ulp; 0 and infinity beyond the range, NaN stays NaN. Reduction to |r| <= ln2/2 and the polynomial
