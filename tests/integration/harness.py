@@ -140,11 +140,12 @@ class Processes:
         argv = [command("flashgate-edge"), "serve", str(pack), "--port", "0", "--metrics-port", "0", *options]
         return self.start(argv)
 
-    def gateway(self, edge: str, cloud: str, *options: str, launcher: Sequence[str] | None = None) -> Process:
+    def gateway(
+        self, *options: str, launcher: Sequence[str] | None = None, env: Mapping[str, str] | None = None
+    ) -> Process:
         """`launcher` stands in for the command, to change the program before it runs."""
         ports = ("--grpc-port", "0", "--http-port", "0", "--drain-seconds", "1")
-        argv = [*(launcher or [command("flashgate")]), "serve", *ports, "--edge", edge, "--cloud", cloud, *options]
-        return self.start(argv)
+        return self.start([*(launcher or [command("flashgate")]), "serve", *ports, *options], env)
 
     def close(self) -> None:
         for process in reversed(self.started):

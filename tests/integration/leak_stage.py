@@ -1,12 +1,14 @@
 """The leak test's stage: one cloud stub that records, edges, gateways, and all that any of them ever said."""
 
 import contextlib
+import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import grpc
 from flashgate.v1 import edge_pb2, edge_pb2_grpc, gateway_pb2, gateway_pb2_grpc
@@ -97,13 +99,28 @@ class Stage:
         path.write_text(text)
         return path
 
-    def gateway(self, edge: str, policy: Path | None = None, program: str | None = None) -> Process:
-        """A gateway that has seen its lanes. `program` runs instead of the command."""
+    def gateway(
+        self,
+        edge: str,
+        policy: Path | None = None,
+        program: str | None = None,
+        *,
+        over_openai: bool = False,
+        env: Mapping[str, str] | None = None,
+    ) -> Process:
+        """A gateway between `edge` and the stub. `program` runs instead of the command."""
+        stub = self.cloud.ready()
+        cloud = ("--cloud-openai", f"http://{stub['http']}/v1") if over_openai else ("--cloud", stub["grpc"])
         options = () if policy is None else ("--policy", str(policy))
         launcher = None if program is None else [sys.executable, "-c", program]
-        gateway = self._processes.gateway(edge, self.cloud.ready()["grpc"], *options, launcher=launcher)
+        gateway = self._processes.gateway("--edge", edge, *cloud, *options, launcher=launcher, env=env)
         gateway.ready()
         return gateway
+
+    def received(self, sent: Sequence[Sent]) -> list[dict[str, Any]]:
+        """The record's entries of these requests."""
+        lines = self.record.read_text().splitlines()
+        return [json.loads(line) for line in lines if any(one.canary in line for one in sent)]
 
     def texts(self) -> dict[str, str]:
         """Everything that any process logged, printed, exported or explained, by where."""

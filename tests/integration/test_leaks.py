@@ -5,7 +5,9 @@ and SSE, in every state of the lanes. Each request holds a canary; the cloud stu
 """
 
 import asyncio
+import json
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,10 +15,12 @@ import grpc
 import pytest
 from flashgate.v1 import edge_pb2, gateway_pb2, gateway_pb2_grpc
 
+from router.cli import main
 from tests.integration.harness import Process, Processes, eventually, until_ready
 from tests.integration.leak_probes import (
     FORBIDDEN,
     FREE,
+    KEY,
     PROBES,
     WAYS,
     Probe,
@@ -24,6 +28,7 @@ from tests.integration.leak_probes import (
     all_requests,
     every_kind_is_probed,
     grpc_request,
+    http_body,
     send_all,
     sender,
 )
@@ -220,6 +225,43 @@ def test_policy_broken_on_reload(stage: Stage) -> None:
         assert stage.reached_the_cloud(sent) == ALL_FREE
 
 
+@pytest.mark.parametrize("over_openai", [False, True], ids=["grpc", "openai"])
+def test_the_cloud_is_told_nothing_about_the_caller(stage: Stage, over_openai: bool) -> None:
+    """Neither tags nor credentials nor bounds: the request's own words, and what a client has to say."""
+    policy = stage.policy("told", CLOUD_FIRST)
+    with stage.gateway(stage.edge.ready()["grpc"], policy, over_openai=over_openai) as gateway:
+        until_ready(gateway, "edge", "cloud")
+        sent = send(gateway, (*FREE, *SOME[1:]), ttft_ms=50_000)
+    assert stage.leaks(sent) == []
+    assert stage.reached_the_cloud(sent) == ALL_FREE
+    entries = stage.received(sent)
+    assert len(entries) == len(ALL_FREE)
+    for entry in entries:
+        assert KEY not in str(entry)
+        assert "public" not in str(entry).lower()
+        assert "x-flashgate" not in str(entry.get("headers", "")).lower()
+        body = json.loads(entry["body"]) if over_openai else entry["request"]
+        allowed = {"messages", "model", "stream", "stream_options", "max_tokens", "max_completion_tokens"}
+        assert body.keys() <= allowed | {"request_id", "sampling"}
+
+
+@pytest.mark.parametrize("over_openai", [False, True], ids=["grpc", "openai"])
+def test_a_proxy_of_the_environment_sees_nothing(stage: Stage, over_openai: bool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        proxy.setblocking(False)
+        url = f"http://127.0.0.1:{proxy.getsockname()[1]}"
+        names = ("grpc_proxy", "http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+        env = {**dict.fromkeys(names, url), "no_proxy": "", "NO_PROXY": ""}
+        policy = stage.policy("proxy", CLOUD_FIRST)
+        with stage.gateway(stage.edge.ready()["grpc"], policy, over_openai=over_openai, env=env) as gateway:
+            until_ready(gateway, "edge", "cloud")
+            sent = send(gateway, SOME)
+        assert lanes(sent, free=True) == {("cloud", "")}
+        assert lanes(sent, free=False) == {("edge", "")}
+        with pytest.raises(BlockingIOError):
+            proxy.accept()
+
+
 def test_explanations_hold_no_content_and_send_nothing(stage: Stage, cloud_first: Process) -> None:
     sent = []
     with grpc.insecure_channel(cloud_first.ready()["grpc"], options=(("grpc.enable_http_proxy", 0),)) as channel:
@@ -229,5 +271,26 @@ def test_explanations_hold_no_content_and_send_nothing(stage: Stage, cloud_first
             assert explained.HasField("decision"), probe
             stage.said.append(str(explained))
             sent.append(Sent(probe, way, canary, ""))
+    assert stage.leaks(sent) == []
+    assert stage.reached_the_cloud(sent) == set()
+
+
+@pytest.mark.parametrize("edge", ["up", "slow", "down"])
+def test_policy_explain_holds_no_content(
+    edge: str, stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policy = stage.policy("explained", CLOUD_FIRST)
+    request = tmp_path / "request.json"
+    sent = []
+    for probe, way, canary in all_requests(PROBES, ("http",)):
+        body = http_body(probe, canary, 2, stream=False)
+        body["flashgate"] = {**body.get("flashgate", {}), "privacy_tags": list(probe.tags)}
+        request.write_text(json.dumps(body))
+        for form in ([], ["--json"]):
+            assert main(["policy", "explain", str(policy), str(request), "--edge", edge, *form]) == 0
+            said = "".join(capsys.readouterr())
+            assert "cloud_first" in said or "device" in said
+            stage.said.append(said)
+        sent.append(Sent(probe, way, canary, ""))
     assert stage.leaks(sent) == []
     assert stage.reached_the_cloud(sent) == set()

@@ -9,7 +9,6 @@ from pathlib import Path
 import grpc
 import pytest
 from flashgate.v1 import common_pb2, gateway_pb2, gateway_pb2_grpc
-from google.protobuf import duration_pb2
 
 from tests.integration.harness import Process, Processes, eventually, get, until_ready
 from tests.integration.prometheus_server import CONFIG, Prometheus, binary, complaints
@@ -34,7 +33,7 @@ class Stack:
             privacy_tags=tags,
         )
         if ttft_ms is not None:
-            request.latency.ttft.CopyFrom(duration_pb2.Duration(nanos=ttft_ms * 1_000_000))
+            request.latency.ttft.FromMilliseconds(ttft_ms)
         first, *_ = self.gateway.Generate(request, timeout=60)
         return first.decision
 
@@ -58,7 +57,7 @@ def stack(module_processes: Processes, small_pack: Path, tmp_path_factory: pytes
 
 
 def _gateway(processes: Processes, edge: Process, cloud: Process) -> Process:
-    gateway = processes.gateway(edge.ready()["grpc"], cloud.ready()["grpc"])
+    gateway = processes.gateway("--edge", edge.ready()["grpc"], "--cloud", cloud.ready()["grpc"])
     until_ready(gateway, "edge", "cloud")
     return gateway
 

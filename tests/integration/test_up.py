@@ -11,7 +11,6 @@ import grpc
 import openai
 import pytest
 from flashgate.v1 import common_pb2, gateway_pb2, gateway_pb2_grpc
-from google.protobuf import duration_pb2
 
 from tests.integration.harness import Process, Processes, command, eventually, get
 
@@ -85,7 +84,7 @@ def generate(address: str, *tags: str, ttft_ms: int = 0) -> list[gateway_pb2.Gen
         privacy_tags=tags,
     )
     if ttft_ms:
-        request.latency.ttft.CopyFrom(duration_pb2.Duration(nanos=ttft_ms * 1_000_000))
+        request.latency.ttft.FromMilliseconds(ttft_ms)
     with grpc.insecure_channel(address, options=(("grpc.enable_http_proxy", 0),)) as channel:
         return list(gateway_pb2_grpc.GatewayServiceStub(channel).Generate(request, timeout=60))
 
@@ -143,20 +142,20 @@ def test_the_hint_says_how_to_ask(up: Up) -> None:
 
 @pytest.mark.parametrize("name", ["flashgate-edge", "flashgate-cloud-stub", "flashgate"])
 def test_a_child_that_is_killed_comes_back_at_its_address(up: Up, name: str) -> None:
-    ready = up.process.ready()
+    address = up.process.ready()["gateway-grpc"]
     old = child_of(up.process, name)
     os.kill(old, signal.SIGKILL)
     until_gone([old])
 
-    def answers() -> bool:
+    def both_lanes_answer() -> bool:
         try:
-            return bool(generate(ready["gateway-grpc"], "phi")) and bool(
-                generate(ready["gateway-grpc"], "public", ttft_ms=1)
-            )
+            private, public = generate(address, "phi"), generate(address, "public", ttft_ms=1)
         except grpc.RpcError:
             return False
+        lanes = (private[0].decision.lane, public[0].decision.lane)
+        return lanes == (gateway_pb2.LANE_EDGE, gateway_pb2.LANE_CLOUD)
 
-    eventually(answers, f"both lanes after the end of {name}", 40)
+    eventually(both_lanes_answer, f"both lanes after the end of {name}", 40)
     assert child_of(up.process, name) != old
     assert '"event": "child_ended"' in up.process.stderr()
     assert len(up.process.lines) == 1
