@@ -1,8 +1,7 @@
 """Chooses where a request is answered. Pure: no clock, no I/O, no randomness.
 
 Hard barriers take a backend out (floor, rule, capability, down, strict lateness); drawbacks only move it back
-(late, full, short context). What is left is tried in order. An edge whose rates are unknown cannot promise to be in
-time: with a bound set it counts as late.
+(late, full, short context). What is left is tried in order. An edge whose rates are unknown is expected to be slow.
 """
 
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from router.privacy.floor import Floor
 from router.privacy.reach import Reach
 from router.request import BackendState, GenerationRequest, Lane
 from router.signals.features import Features
-from router.signals.predict import DEFAULT_MAX_TOKENS, Bounds, Prediction, predict, prompt_tokens
+from router.signals.predict import DEFAULT_MAX_TOKENS, Bounds, Prediction, expect, predict, prompt_tokens
 
 __all__ = ["BackendTrace", "Candidate", "Plan", "Refusal", "decide"]
 
@@ -32,7 +31,7 @@ FLOOR_FORBIDS_CLOUD: Final = "floor_forbids_cloud"
 CAPABILITY: Final = "capability"
 TOO_SLOW_STRICT: Final = "too_slow_strict"
 
-# Beside EDGE_TOO_SLOW and the late reasons: no rate is known yet, so that nothing can be promised.
+# Beside EDGE_TOO_SLOW and the late reasons: a rate is unknown yet, so that the lateness is only assumed.
 EDGE_UNMEASURED: Final = "edge_unmeasured"
 
 # Why a late answer is given all the same.
@@ -78,7 +77,9 @@ class _Case:
 
     def is_in_time(self, state: BackendState) -> bool:
         """A cloud's times are not predicted; it counts as in time."""
-        return state.lane == "cloud" or self.bounds.hold(self.prediction(state))
+        if state.lane == "cloud":
+            return True
+        return self.bounds.hold(expect(state, self.num_prompt_tokens(state), self.max_tokens))
 
 
 def decide(

@@ -1,7 +1,7 @@
 """Predicts when a backend would answer, from its live state. Pure."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from router.request import BackendState
@@ -13,9 +13,16 @@ DEFAULT_BYTES_PER_TOKEN: Final = 4.0
 DEFAULT_MAX_TOKENS: Final = 256
 
 
+# What an edge is taken for until it has measured itself: one that reads each token's experts from its disk (10 of 7 MB
+# in each of 60 layers, 4 GB in all, from a drive of 4 GB/s), and shares them over a prompt's chunk. Pessimistic, so
+# that a tight bound is not risked; yet an edge that is asked with some patience gets to measure.
+ASSUMED_PREFILL_TOKENS_PER_SECOND: Final = 20.0
+ASSUMED_DECODE_TOKENS_PER_SECOND: Final = 1.0
+
+
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """Seconds from now; None while a rate that it needs is unknown. `total_s` assumes that all `max_tokens` come."""
+    """Seconds from now; None while a rate is unknown. `total_s` assumes that all `max_tokens` come."""
 
     ttft_s: float | None
     total_s: float | None
@@ -47,6 +54,17 @@ def predict(state: BackendState, num_prompt_tokens: int, max_tokens: int) -> Pre
     queue_s = state.pending_prompt_tokens / prefill + state.pending_completion_tokens / decode
     ttft_s = queue_s + num_prompt_tokens / prefill + 1 / decode
     return Prediction(ttft_s, ttft_s + (max_tokens - 1) / decode)
+
+
+def expect(state: BackendState, num_prompt_tokens: int, max_tokens: int) -> Prediction:
+    """The same with assumed rates for unknown ones; good for choosing, not for telling anybody."""
+    prefill, decode = state.prefill_tokens_per_second, state.decode_tokens_per_second
+    assumed = replace(
+        state,
+        prefill_tokens_per_second=prefill if _is_rate(prefill) else ASSUMED_PREFILL_TOKENS_PER_SECOND,
+        decode_tokens_per_second=decode if _is_rate(decode) else ASSUMED_DECODE_TOKENS_PER_SECOND,
+    )
+    return predict(assumed, num_prompt_tokens, max_tokens)
 
 
 def _holds(bound_s: float | None, predicted_s: float | None) -> bool:

@@ -8,7 +8,7 @@ import pytest
 from router.privacy.reach import Reach
 from router.request import BackendState, GenerationRequest, Message
 from router.signals.features import Features, features_of
-from router.signals.predict import Bounds, Prediction, predict, prompt_tokens
+from router.signals.predict import Bounds, Prediction, expect, predict, prompt_tokens
 
 
 def edge(**fields: Any) -> BackendState:
@@ -32,6 +32,19 @@ def test_queue_prompt_and_one_step_come_before_the_first_token() -> None:
     prediction = predict(state, num_prompt_tokens=200, max_tokens=11)
     assert prediction.ttft_s == pytest.approx(3 + 5 + 2 + 0.1)
     assert prediction.total_s == pytest.approx(10.1 + 1)
+
+
+@pytest.mark.parametrize(
+    ("rates", "ttft_s"),
+    [
+        ({}, 40 / 20 + 1),
+        ({"prefill_tokens_per_second": 40.0}, 1 + 1),
+        ({"decode_tokens_per_second": 10.0}, 2 + 0.1),
+        ({"prefill_tokens_per_second": 40.0, "decode_tokens_per_second": 10.0}, 1 + 0.1),
+    ],
+)
+def test_what_is_not_measured_is_expected_to_be_slow(rates: dict[str, float], ttft_s: float) -> None:
+    assert expect(edge(**rates), 40, 3).ttft_s == pytest.approx(ttft_s)
 
 
 @pytest.mark.parametrize(
