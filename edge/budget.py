@@ -15,6 +15,8 @@ MIN_CHUNK_TOKENS = 16
 LOGITS_BLOCK_BYTES = 16 * 1024**2
 # Interpreter objects, thread stacks, allocator slack.
 MARGIN_BYTES = 48 * 1024**2
+# The baseline differs from run to run by less than this: a minimum that was quoted must do the next time.
+QUOTE_SLACK_BYTES = 4 * 1024**2
 
 _UNITS = {"": 1, "B": 1} | {
     f"{letter}{suffix}": base**power
@@ -81,7 +83,7 @@ def plan_memory(
     needed = fixed + scratch_bytes(config, least) + config.top_k * layout.block_bytes
     if needed > memory_bytes:
         raise BudgetError(
-            f"needs at least {format_bytes(needed)} for this model with a context of {context_tokens}; "
+            f"needs at least {format_bytes(needed + QUOTE_SLACK_BYTES)} for this model with a context of {context_tokens}; "
             f"--memory says {format_bytes(memory_bytes)}; lower --context or raise --memory"
         )
     while needed - scratch_bytes(config, least) + scratch_bytes(config, chunk_tokens) > memory_bytes:
