@@ -1,8 +1,11 @@
 """Log lines: JSON on stderr, our own events and other libraries' alike. Never content."""
 
+import contextlib
+import io
 import logging
 import sys
 import traceback
+from typing import TextIO, cast
 
 import structlog
 
@@ -16,11 +19,27 @@ def configure() -> None:
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", _Steadfast(sys.stderr))),
     )
     logging.captureWarnings(True)
     logging.basicConfig(handlers=[_ForeignHandler()], level=logging.WARNING, force=True)
     logging.getLogger("uvicorn.error").addFilter(_is_no_cut)
+
+
+class _Steadfast(io.TextIOBase):
+    """A stream whose reader may go away: lines are then lost, but requests are still answered."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
 
 
 class _ForeignHandler(logging.Handler):

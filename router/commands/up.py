@@ -54,7 +54,7 @@ def _add_ports(group: argparse._ArgumentGroup) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Raises ConfigError."""
+    """Raises ConfigError, PolicyError."""
     import asyncio
 
     from router.up.addresses import Ports

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from router import logging
+from router.policy.load import load_file
 from router.up.addresses import HOST, Ports, check_free
 from router.up.demo_model import data_directory, demo_model
 from router.up.probe import until_served
@@ -27,7 +28,10 @@ class UpOptions:
 
 
 async def up(options: UpOptions) -> None:
-    """Run until SIGTERM or SIGINT; a second one stops waiting for answers in progress. Raises ConfigError."""
+    """Run until SIGTERM or SIGINT; a second one stops waiting for answers in progress.
+
+    Raises: ConfigError, PolicyError.
+    """
     check_free(options.ports)
     log = logging.configure()
     stopping = asyncio.Event()
@@ -59,6 +63,9 @@ async def up(options: UpOptions) -> None:
 
 
 async def _serve(options: UpOptions, stacks: list[Stack], log: logging.Logger) -> None:
+    if options.policy is not None:
+        # The gateway starts last: a fault in its file should not wait for a large model to load.
+        load_file(options.policy)
     model = options.model
     if model is None:
         data = options.data or data_directory(os.environ)

@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import os
 import signal
 import socket
 import stat
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -318,7 +320,7 @@ def test_status_is_answered_in_both_protocols(
 
 def test_fail_rate_fails_the_same_requests_for_the_same_seed(scenario: Scenarios) -> None:
     def outcomes(stub: Stub) -> list[int]:
-        return [stub.post(max_tokens=1).status_code for _ in range(30)]
+        return [stub.post(max_tokens=1).status_code for _ in range(12)]
 
     first, again = (outcomes(scenario("--fail-rate", "0.5", "--seed", "3")) for _ in range(2))
     other = outcomes(scenario("--fail-rate", "0.5", "--seed", "4"))
@@ -475,6 +477,17 @@ def test_a_signal_lets_running_answers_end(scenario: Scenarios, number: signal.S
     assert len(stub.process.lines) == 1
 
 
+def test_a_signal_lets_a_running_http_stream_end(scenario: Scenarios) -> None:
+    stub = scenario("--tokens-per-second", "20")
+    body = {"messages": MESSAGES, "stream": True}
+    with stub.http.stream("POST", "/v1/chat/completions", json=body) as answer:
+        lines = answer.iter_lines()
+        next(lines)
+        stub.process.send(signal.SIGTERM)
+        assert list(lines)[-2:] == ["data: [DONE]", ""]
+    assert stub.process.wait() == 0
+
+
 def test_a_signal_ends_requests_that_hang(scenario: Scenarios, tmp_path: Path) -> None:
     path = tmp_path / "received.jsonl"
     stub = scenario("--hang", "--record", str(path))
@@ -484,6 +497,21 @@ def test_a_signal_ends_requests_that_hang(scenario: Scenarios, tmp_path: Path) -
     with pytest.raises(grpc.RpcError) as caught:
         list(call)
     assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+
+
+def test_a_log_that_nobody_reads_any_more_stops_no_answer(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    argv = [command("flashgate-cloud-stub"), "serve", "--port", "0", "--metrics-port", "0"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=writing, text=True) as process:
+        os.close(writing)
+        os.close(reading)
+        assert process.stdout is not None
+        http = dict(word.split("=", 1) for word in process.stdout.readline().split()[2:])["http"]
+        with httpx.Client(base_url=f"http://{http}", trust_env=False, timeout=20) as client:
+            answers = [client.post("/v1/chat/completions", json={"messages": MESSAGES}) for _ in range(2)]
+        process.terminate()
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert process.returncode == 0
 
 
 def test_a_port_in_use_is_named(processes: Processes) -> None:

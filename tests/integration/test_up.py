@@ -209,6 +209,15 @@ def test_a_port_in_use_is_named_before_anything_is_built(processes: Processes, t
     assert not (tmp_path / "data").exists()
 
 
+def test_a_faulty_policy_is_named_before_anything_is_built(processes: Processes, tmp_path: Path) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("version: 1\nsurprise: true\n")
+    process = start(processes, "--policy", str(policy), "--data", str(tmp_path / "data"))
+    assert process.wait() == 1
+    assert f"flashgate: error: {policy}:" in process.stderr()
+    assert not (tmp_path / "data").exists()
+
+
 def test_a_model_that_is_none_ends_the_start(processes: Processes, tmp_path: Path) -> None:
     process = start(processes, "--model", str(tmp_path / "missing"))
     assert process.wait() == 1

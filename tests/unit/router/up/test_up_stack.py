@@ -84,7 +84,7 @@ async def staged(tmp_path: Path, script: Script, monkeypatch: pytest.MonkeyPatch
         monkeypatch.setattr(stack_module, "_FIRST_DELAY_S", 0.01)
         output = io.StringIO()
         options = StackOptions(Ports(0, 0, 0, 0, 0, 0), Path("/pack"), "1GB", Path("p.yaml"), Path("r.jsonl"))
-        stages.append(Stage(Stack(options, logging.configure(output)), log, output))
+        stages.append(Stage(Stack(options, logging.logger_to(output)), log, output))
         return stages[-1]
 
     yield make
