@@ -150,7 +150,7 @@ def _drawback(case: _Case, state: BackendState) -> str | None:
     """What moves the backend back; the gravest one."""
     if state.lane == "cloud":
         return None
-    if 0 < state.context_tokens < case.num_prompt_tokens(state):
+    if 0 < state.context_tokens <= case.num_prompt_tokens(state):
         return EDGE_CONTEXT_TOO_SMALL
     if 0 < state.queue_limit <= state.queue_depth:
         return EDGE_FULL

@@ -50,7 +50,10 @@ _IBAN_COUNTRIES: Final = {
 _IBAN_LENGTHS: Final = {code: length for length, codes in _IBAN_COUNTRIES.items() for code in codes.split()}
 # Prose such as "no 12 of them were" would pass the checksum once in 97 times.
 _MIN_IBAN_DIGITS: Final = 8
-_MAX_IBAN_SPAN: Final = 100
+_IBAN_RUN = re.compile(rb"[^0-9A-Za-z]?(?:[ .-]{0,2}[0-9A-Za-z]){15,34}")
+
+# A postal code of the United States that begins with 0, such as 02110-1301.
+_ZIP = re.compile(rb"[0-9]{5}-[0-9]{4}")
 
 # Lengths by the first digits of a card's number (issuer identification number), ISO/IEC 7812 as issuers publish it.
 _ISSUERS: Final[tuple[tuple[int, int, tuple[int, ...]], ...]] = (
@@ -78,6 +81,8 @@ _ISSUERS: Final[tuple[tuple[int, int, tuple[int, ...]], ...]] = (
 # How numbers of cards are grouped in print; other groupings of digits are taken as separate numbers.
 _CARD_GROUPS = re.compile(r"(?:4,){3}[1-4](?:,[1-3])?|4,6,5|4,6,4|(?:1,){11,18}1|(?:2,){6,9}[12]|8,8|6,1[03]")
 _CARD_WORD = re.compile(rb"(?i)card|visa|amex|master|maestro|credit|debit|\bpan\b|\bcc\b|karte|carte|tarjeta")
+# 3.14159265358979
+_DECIMALS = re.compile(rb"[0-9]{1,3}\.[0-9]{10,}$")
 _MIN_CARD_DIGITS: Final = 12
 _MAX_CARD_DIGITS: Final = 19
 
@@ -90,10 +95,12 @@ _PLACEHOLDER = re.compile(
     rb"(?i)[*.x_#-]+|\$\{?.*|%[({].*|\{.*|\[.*|\(.*|(?:your|my|the|some|example|new|old|dummy)[_-]?.*|"
     rb"(?:str|string|int|bool|bytes|none|null|nil|true|false|undefined|optional|required|text|hidden|redacted|missing|"
     rb"invalid|wrong|incorrect|expired|empty|reset|changed|must|should|cannot|authentication|encryption|"
-    rb"getenv|os\.|env\.|process\.|config|settings|self\.|request\.|args\.|input|prompt|user|field|value|type|basic|bearer)\b.*|"
-    rb"[a-z_][a-z0-9_.]*\(.*"
+    rb"config|settings|input|prompt|user|field|value|type|basic|bearer)\b.*"
 )
-_SECRET_VALUE = re.compile(rb"(?is)^.*?(?::=|=>|=|:(?!//)|\bis\b|\bwas\b|\bist\b)[\s:\"']*(.*)$")
+# A variable, an attribute or a call; a password that is a plain word looks the same, so names count for more.
+_CODE = re.compile(rb"(?i)[a-z_][a-z0-9_]*(?:[.\[(].*|_[a-z0-9_]*|.*(?:token|secret|passw|passwd|key).*)")
+_SECRET_PARTS = re.compile(rb"(?is)(.*?)[\"']?\s*(?::=|=>|=|:(?!//)|\b(?:is|was|ist)\b)([\s:]*)([\"']?)(.*)")
+_PASSWORD_NAME = re.compile(rb"(?i)pass(?:word|wd|phrase|code)|pwd|pin|passwort|kennwort|contrase|mot de passe")
 
 
 def always(_text: bytes, _start: int, _end: int) -> bool:
@@ -118,6 +125,8 @@ def is_phone(text: bytes, start: int, end: int) -> bool:
     if digits.startswith("00"):
         return _is_number(f"+{digits[2:]}", None)
     if digits.startswith("0"):
+        if _ZIP.fullmatch(found):
+            return False
         return len(digits) >= 9 and any(_is_number(digits, region) for region in _REGIONS)
     return _is_number(digits, "US")
 
@@ -131,7 +140,8 @@ def _is_number(digits: str, region: str | None) -> bool:
 
 def is_iban(text: bytes, start: int, _end: int) -> bool:
     """As long as its country's numbers are, and of the right checksum (ISO 13616, mod 97)."""
-    compact = _NOT_WORD.sub(b"", text[start : start + _MAX_IBAN_SPAN]).decode().upper()
+    run = _IBAN_RUN.match(text, start)
+    compact = _NOT_WORD.sub(b"", run[0] if run else b"").decode().upper()
     number = compact[: _IBAN_LENGTHS.get(compact[:2], 0)]
     if len(number) < _IBAN_LENGTHS.get(compact[:2], sys.maxsize):
         return False
@@ -145,9 +155,14 @@ def is_card(text: bytes, start: int, end: int) -> bool:
         # Part of a name or a hexadecimal number. (At the start of the text the first slice is empty.)
         return False
     is_announced = _CARD_WORD.search(text, max(0, start - 40), start) is not None
+    if _DECIMALS.match(run):
+        return False
     groups = [group.decode() for group in _NOT_DIGIT.split(run) if group]
     return any(
-        _begins_with_card(groups[first : first + _MAX_CARD_DIGITS], is_announced) for first in range(len(groups))
+        _begins_with_card(groups[first : first + _MAX_CARD_DIGITS + 1], is_announced)
+        for first in range(len(groups))
+        # A row of single digits is one number as a whole or none: it has no other beginning.
+        if first == 0 or len(groups[first]) > 1 or len(groups[first - 1]) > 1
     )
 
 
@@ -158,9 +173,12 @@ def _begins_with_card(groups: list[str], is_announced: bool) -> bool:
         sizes += f",{len(group)}" if sizes else str(len(group))
         if len(digits) > _MAX_CARD_DIGITS:
             return False
-        if len(digits) < _MIN_CARD_DIGITS or not _has_issuer(digits):
+        if len(digits) < _MIN_CARD_DIGITS or not _has_issuer(digits) or not luhn.is_valid(digits):
             continue
-        if luhn.is_valid(digits) and (is_announced or count == 1 or _CARD_GROUPS.fullmatch(sizes)):
+        if len(group) == 1 == len("".join(groups[count : count + 1])):
+            # Nor has it another end.
+            continue
+        if is_announced or count == 1 or _CARD_GROUPS.fullmatch(sizes):
             return True
     return False
 
@@ -204,16 +222,24 @@ def is_ipv6(text: bytes, start: int, end: int) -> bool:
 
 
 def is_secret(text: bytes, start: int, end: int) -> bool:
-    """An assigned value that is neither a placeholder nor a word of prose."""
-    match = _SECRET_VALUE.match(text[start:end])
-    if match is None:
+    """A value that is neither a placeholder, a variable nor a word of prose.
+
+    What is named a token or a key must look random, since most are variables; a password need not.
+    """
+    parts = _SECRET_PARTS.fullmatch(text[start:end])
+    if parts is None:
+        # Both patterns have these parts; if they ever change, nothing may slip through.
         return True
-    value = match[1].strip(b"\"'`.,;)")
+    name, quote, value = parts[1], parts[3], parts[4].strip(b"\"'`.,;)")
     if len(value) < 4 or _PLACEHOLDER.fullmatch(value):
         return False
-    return not (value.isalpha() and (value.islower() or value.istitle())) or _is_assignment(text[start:end])
+    if not _PASSWORD_NAME.search(name):
+        return len(value) >= 8 and _has_letters_and_digits(value)
+    if value.isalpha() and not quote:
+        # password=swordfish is one; "password: remember" and "the password is good" are prose.
+        return b"=" in text[start:end] and not _CODE.fullmatch(value) and not parts[2]
+    return bool(quote) or not _CODE.fullmatch(value)
 
 
-def _is_assignment(found: bytes) -> bool:
-    """`password=swordfish` is one; "password: remember" or "my password is good" is prose."""
-    return b"=" in found or b'"' in found or b"'" in found
+def _has_letters_and_digits(value: bytes) -> bool:
+    return any(chr(char).isalpha() for char in value) and any(char in b"0123456789" for char in value)

@@ -48,6 +48,7 @@ KINDS: Final = (
     Kind("ip_address", patterns.IPV4, checks.is_ipv4),
     Kind("ip_address", patterns.IPV6, checks.is_ipv6),
     Kind("password", patterns.PASSWORD, checks.is_secret),
+    Kind("password", patterns.CREDENTIALS, checks.always),
     Kind("payment_card", patterns.CARD, checks.is_card, max_refuted_bytes=1 << 14),
     # Up to a millisecond for one number that no country has.
     Kind("phone", patterns.PHONE, checks.is_phone, max_refuted_bytes=1 << 12),

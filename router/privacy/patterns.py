@@ -80,7 +80,10 @@ PASSWORD: Final = (
     # "the password is …"
     rb"(?i)\b(?:password|passphrase|passcode|passwort|kennwort|pin)"
     rb"[ \t]+(?:is|was|ist)[ \t:]+[\"']?[^\s\"'<>,;]{4,128}",
-    # Credentials in an address; a bearer token in a header.
+)
+
+CREDENTIALS: Final = (
+    # In an address; in a header.
     rb"(?i)\b[a-z][a-z0-9+.-]{1,15}://[^\s:/@]{1,64}:[^\s/@]{3,128}@",
     rb"(?i)\bbearer[ \t]+[a-z0-9._~+/=-]{16}",
 )

@@ -16,7 +16,9 @@ from router.signals.predict import Bounds
 FAST = {"prefill_tokens_per_second": 1000.0, "decode_tokens_per_second": 100.0}
 SLOW = {"prefill_tokens_per_second": 1.0, "decode_tokens_per_second": 0.1}
 FULL = {**FAST, "queue_depth": 4, "queue_limit": 4}
-SHORT = {**FAST, "context_tokens": 1}
+# The prompt has 20 bytes, which count as 5 tokens; the answer needs room too.
+SHORT = {**FAST, "context_tokens": 5}
+JUST_ENOUGH = {**FAST, "context_tokens": 6}
 
 
 def state(lane: str, **fields: Any) -> BackendState:
@@ -147,6 +149,7 @@ MATRIX: list[tuple[str, Preference, dict[str, Any], dict[str, Any], dict[str, An
         {},
         ["cloud edge_context_too_small, preferred", "edge fallback, preferred"],
     ),
+    ("just enough context", "edge", JUST_ENOUGH, {}, {}, ["edge preferred", "cloud fallback, preferred"]),
     ("capable cloud", "edge", {**FAST, "capability": "basic"}, {"capability": "frontier"}, FRONTIER, [
         "cloud capability, preferred"
     ]),
@@ -247,6 +250,25 @@ def test_the_first_rule_that_matches_decides() -> None:
         ("yes", True, "true"),
         ("late", False, "not reached"),
     ]
+
+
+@pytest.mark.parametrize(
+    "when",
+    [
+        "edge.available && edge.queue_depth == 3 && edge.model == 'b' && edge.in_time",
+        "cloud.available && cloud.model == 'c' && cloud.queue_depth == 0",
+        "request.prompt_tokens == 10 && request.max_tokens == 256 && request.num_messages == 1",
+        "latency.ttft_ms == 2000 && edge.predicted_ttft_ms == 20",
+    ],
+)
+def test_conditions_see_the_first_available_backend_of_each_lane(when: str) -> None:
+    states = (
+        state(E, name="a", available=False, model="a"),
+        state(C, model="c"),
+        state(E, name="b", model="b", queue_depth=3, prompt_bytes_per_token=2.0, **FAST),
+    )
+    latency = LatencyTolerance(latency_class="interactive")
+    assert plan(outcome(*states, rules=(rule("seen", when),), latency=latency)).rule == "seen"
 
 
 def test_a_rule_cannot_pass_the_floor() -> None:

@@ -6,6 +6,7 @@ import pytest
 import re2
 
 from router.privacy import detect
+from router.privacy.checks import is_secret
 from router.privacy.detect import MAX_CHARS, MAX_COUNT, DetectionError, find, scan
 from router.privacy.plain import plain
 from router.request import GenerationRequest, Message, Sampling
@@ -99,6 +100,9 @@ FOUND = {
     ],
     "password": [
         "password=hunter2",
+        "password=swordfish",
+        "secret: 8f14e45fceea167a",
+        "client_secret = 'Zx81-4711-abcd'",
         "my password is hunter2",
         'the password is "Tr0ub4dor&3"',
         "PASSWORD: S3cr3t!",
@@ -125,6 +129,8 @@ CLEAN = [
     "a[::2] and x[1::2]",
     "order 4111111111111112",
     "order number 123456789",
+    "order 41111 11111 111111",
+    "4 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 0 0",
     "1234567890123456",
     "1700000000000",
     "978-3-16-148410-0",
@@ -155,6 +161,19 @@ CLEAN = [
     "The password is required",
     "password: must be long",
     "password = getpass('?')",
+    "self.password = password",
+    "password = settings.DB_PASSWORD",
+    "pad_token=pad_token,",
+    "token: TokenOpt = None",
+    "TOKEN = tuple[int, str]",
+    "{'token': 2028, 'key': 3}",
+    "eos_token = '</s>'",
+    "api_key = os.environ['API_KEY_2']",
+    "Boston, MA 02110-1301 USA",
+    "1.5707963267948966192",
+    "2 4 4 3 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0",
+    "0 4 5 3 3 3 3 2 2 0 2 3 2 3 0 0 0 2 0 2 0 2 0",
+    "mt19937.vonmises(mu, 1, 50)",
     "password=${PASSWORD}",
     "password: ********",
     "def login(token: str, secret: bytes)",
@@ -304,3 +323,7 @@ def test_more_characters_than_are_kept_in_memory_become_plain_too() -> None:
     text = "".join(map(chr, range(0x4E00, 0x4E00 + 20_900)))
     assert plain(text) == text
     assert plain("\u17e1") == "1"
+
+
+def test_a_match_that_a_check_cannot_read_counts_as_found() -> None:
+    assert is_secret(b"no assignment", 0, 13)

@@ -36,5 +36,10 @@ def test_a_policy_adds_tags_and_tightens_built_in_ones() -> None:
     assert registry.reaches == {**BUILT_IN, "public": Reach.FLEET, "project-x": Reach.CLOUD_MASKED}
 
 
+def test_a_policy_may_repeat_what_is_built_in_and_add_open_tags() -> None:
+    registry = TagRegistry({"phi": Reach.DEVICE, "open": Reach.CLOUD})
+    assert (registry.reach_of("phi"), registry.reach_of("open")) == (Reach.DEVICE, Reach.CLOUD)
+
+
 def test_what_is_sensitive_stays_on_the_device() -> None:
     assert {tag for tag, reach in BUILT_IN.items() if reach > Reach.DEVICE} == {"public", "internal"}
