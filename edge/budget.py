@@ -82,8 +82,9 @@ def plan_memory(
     least = min(chunk_tokens, MIN_CHUNK_TOKENS)
     needed = fixed + scratch_bytes(config, least) + config.top_k * layout.block_bytes
     if needed > memory_bytes:
+        least_bytes = format_bytes(needed + QUOTE_SLACK_BYTES)
         raise BudgetError(
-            f"needs at least {format_bytes(needed + QUOTE_SLACK_BYTES)} for this model with a context of {context_tokens}; "
+            f"needs at least {least_bytes} for this model with a context of {context_tokens}; "
             f"--memory says {format_bytes(memory_bytes)}; lower --context or raise --memory"
         )
     while needed - scratch_bytes(config, least) + scratch_bytes(config, chunk_tokens) > memory_bytes:
