@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "crc32c.h"
+#include "layout.h"
 #include "ops.h"
 #include "reader.h"
 
@@ -31,8 +32,6 @@ using Out1 = Array<float, 1>;
 using Out2 = Array<float, 2>;
 using Out3 = Array<float, 3>;
 using Bytes = Array<const uint8_t, 1>;
-
-constexpr size_t kMatrixAlignment = 64;
 
 // One per process: kernels take it as an argument, only this file knows that there is one.
 Runtime& runtime() {
@@ -62,42 +61,6 @@ void expect_shape(const char* name, const A& array, std::initializer_list<size_t
     }
 }
 
-// Bytes of a matrix, as edge/checkpoint/layout.py describes them.
-struct Layout {
-    MatrixView shape;  // without addresses
-    size_t scales_offset, biases_offset, num_bytes;
-
-    Layout(int format, size_t rows, size_t cols, size_t group, size_t padded_cols, size_t scales, size_t biases,
-           size_t nbytes)
-        : scales_offset(scales), biases_offset(biases), num_bytes(nbytes) {
-        constexpr size_t kMax = size_t{1} << 31, kMaxBytes = size_t{1} << 48;
-        expect(format >= 0 && format <= 4, "format is not one of 0 (f32) to 4 (4 bits)");
-        expect(rows > 0 && rows < kMax && cols > 0 && cols <= padded_cols && padded_cols < kMax && nbytes < kMaxBytes,
-               "rows and cols must be positive, padded_cols at least cols, all below 2**31, nbytes below 2**48");
-        const bool quantised = format >= static_cast<int>(Format::kQ8);
-        expect(quantised ? group > 0 && group % 32 == 0 && padded_cols % group == 0 : padded_cols % 16 == 0,
-               "padded_cols must be a multiple of 16, of group where there is one, and group of 32");
-        const size_t num_groups = quantised ? padded_cols / group : 0;
-        shape = {static_cast<Format>(format), rows, cols, group, padded_cols, num_groups, nullptr, nullptr, nullptr};
-        constexpr size_t kHalfBytes[] = {8, 4, 4, 2, 1};  // per two elements
-        const size_t codes_end = rows * (padded_cols / 2) * kHalfBytes[format];
-        const size_t side = rows * num_groups * 2;
-        expect(codes_end <= nbytes && scales <= nbytes && biases <= nbytes, "sections go beyond the bytes");
-        if (quantised)  // no sum wraps: offsets are at most nbytes, and `side` is below 2**60
-            expect(codes_end <= scales && scales % 2 == 0 && scales + side <= biases && biases % 2 == 0 &&
-                       biases + side <= nbytes,
-                   "sections overlap or go beyond the bytes");
-    }
-
-    MatrixView at(const uint8_t* data) const {
-        MatrixView view = shape;
-        view.codes = data;
-        view.scales = reinterpret_cast<const uint16_t*>(data + scales_offset);
-        view.biases = reinterpret_cast<const uint16_t*>(data + biases_offset);
-        return view;
-    }
-};
-
 const uint8_t* aligned_bytes(const char* name, const Bytes& data, size_t num_bytes) {
     if (data.shape(0) < num_bytes)
         refuse(std::string(name) + " has " + std::to_string(data.shape(0)) + " bytes, expected " +
@@ -107,31 +70,7 @@ const uint8_t* aligned_bytes(const char* name, const Bytes& data, size_t num_byt
     return data.data();
 }
 
-// The three matrices of one expert's block.
-struct ExpertBlock {
-    Layout gate, up, down;
-    size_t gate_offset, up_offset, down_offset, num_bytes;
-
-    ExpertBlock(const Layout& gate_, const Layout& up_, const Layout& down_, size_t gate_at, size_t up_at,
-                size_t down_at, size_t nbytes)
-        : gate(gate_), up(up_), down(down_), gate_offset(gate_at), up_offset(up_at), down_offset(down_at),
-          num_bytes(nbytes) {
-        expect(gate.shape.rows == up.shape.rows && gate.shape.rows == down.shape.cols,
-               "gate, up and down differ in the size of the expert");
-        expect(gate.shape.cols == up.shape.cols && gate.shape.cols == down.shape.rows,
-               "gate, up and down differ in the hidden size");
-        expect(gate.shape.padded_cols == up.shape.padded_cols, "gate and up differ in padded_cols");
-        for (const auto& [at, part] : {std::pair(gate_at, &gate), std::pair(up_at, &up), std::pair(down_at, &down)})
-            expect(at % kMatrixAlignment == 0 && at <= nbytes && part->num_bytes <= nbytes - at,
-                   "a matrix is not aligned or goes beyond the block");
-    }
-    size_t hidden() const { return gate.shape.cols; }
-    ExpertView at(const uint8_t* block) const {
-        return {gate.at(block + gate_offset), up.at(block + up_offset), down.at(block + down_offset)};
-    }
-};
-
-void py_matmul(In2 x, Bytes data, const Layout& layout, Out2 out) {
+void py_matmul(In2 x, Bytes data, const MatrixLayout& layout, Out2 out) {
     expect_shape("x", x, {x.shape(0), layout.shape.cols});
     expect_shape("out", out, {x.shape(0), layout.shape.rows});
     const MatrixView w = layout.at(aligned_bytes("data", data, layout.num_bytes));
@@ -139,7 +78,7 @@ void py_matmul(In2 x, Bytes data, const Layout& layout, Out2 out) {
     matmul(runtime(), w, x.data(), x.shape(0), out.data());
 }
 
-void py_expert_ffn(In2 x, Bytes block, const ExpertBlock& layout, Out2 out) {
+void py_expert_ffn(In2 x, Bytes block, const ExpertLayout& layout, Out2 out) {
     expect_shape("x", x, {x.shape(0), layout.hidden()});
     expect_shape("out", out, {x.shape(0), layout.hidden()});
     const ExpertView expert = layout.at(aligned_bytes("block", block, layout.num_bytes));
@@ -147,7 +86,7 @@ void py_expert_ffn(In2 x, Bytes block, const ExpertBlock& layout, Out2 out) {
     expert_ffn(runtime(), expert, x.data(), x.shape(0), out.data());
 }
 
-void py_expert_ffn_many(In2 x, const std::vector<Bytes>& blocks, const ExpertBlock& layout, Out2 out) {
+void py_expert_ffn_many(In2 x, const std::vector<Bytes>& blocks, const ExpertLayout& layout, Out2 out) {
     expect_shape("x", x, {1, layout.hidden()});
     expect_shape("out", out, {blocks.size(), layout.hidden()});
     std::vector<ExpertView> experts;
@@ -331,12 +270,12 @@ NB_MODULE(_native, m) {
 
     nb::exception<ReadError>(m, "ReadError");
 
-    nb::class_<Layout>(m, "MatrixLayout")
+    nb::class_<MatrixLayout>(m, "MatrixLayout")
         .def(nb::init<int, size_t, size_t, size_t, size_t, size_t, size_t, size_t>(), nb::kw_only(), "format"_a,
              "rows"_a, "cols"_a, "group"_a, "padded_cols"_a, "scales_offset"_a, "biases_offset"_a, "nbytes"_a);
-    nb::class_<ExpertBlock>(m, "ExpertLayout")
-        .def(nb::init<const Layout&, const Layout&, const Layout&, size_t, size_t, size_t, size_t>(), nb::kw_only(),
-             "gate"_a, "up"_a, "down"_a, "gate_offset"_a, "up_offset"_a, "down_offset"_a, "nbytes"_a);
+    using Part = const MatrixLayout&;
+    nb::class_<ExpertLayout>(m, "ExpertLayout")
+        .def(nb::init<Part, Part, Part, size_t, size_t, size_t, size_t>(), nb::kw_only(), "gate"_a, "up"_a, "down"_a, "gate_offset"_a, "up_offset"_a, "down_offset"_a, "nbytes"_a);
 
     m.def("matmul", py_matmul, strict("x"), strict("data"), "layout"_a, strict("out"));
     m.def("expert_ffn", py_expert_ffn, strict("x"), strict("block"), "layout"_a, strict("out"));

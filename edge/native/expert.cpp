@@ -1,5 +1,6 @@
 // down(silu(gate x) * up x): rows of gate and up are computed side by side, so that the activation is applied to them
 // while they are in the cache.
+#include <algorithm>
 #include <cstring>
 
 #include "buffer.h"
@@ -61,7 +62,8 @@ void expert_ffn_many(Runtime& rt, const ExpertView* experts, size_t num_experts,
         });
     };
     for_all(gate.rows, 2 * gate.padded_cols, [&](size_t e, size_t begin, size_t end) {
-        activate_rows(*rt.kernels, experts[e], input, 1, h.get() + e * stride, up.get() + e * stride, stride, begin, end);
+        const size_t at = e * stride;
+        activate_rows(*rt.kernels, experts[e], input, 1, h.get() + at, up.get() + at, stride, begin, end);
     });
     for_all(down.rows, down.padded_cols, [&](size_t e, size_t begin, size_t end) {
         rt.kernels->matmul_rows(experts[e].down, h.get() + e * stride, stride, 1, y + e * down.rows, down.rows, begin,

@@ -17,7 +17,9 @@ namespace {
 // One request to the disk: large enough for its full rate, small enough that a block keeps several threads busy.
 constexpr size_t kPartBytes = 1 << 20;
 
-std::string errno_text(int error) { return std::string(std::strerror(error)) + " (errno " + std::to_string(error) + ")"; }
+std::string errno_text(int error) {
+    return std::string(std::strerror(error)) + " (errno " + std::to_string(error) + ")";
+}
 
 int open_for_reading(const char* path, bool direct) {
 #if defined(O_DIRECT)

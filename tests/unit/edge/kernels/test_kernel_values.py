@@ -28,6 +28,14 @@ def test_matmul(form: Format, rows: int, cols: int, tokens: int, random: Random)
     assert_close(kernels.matmul(x, w), reference.matmul(x, w))
 
 
+@pytest.mark.parametrize("form", [Format.Q8, Format.Q4])
+@pytest.mark.parametrize("tokens", [1, 4, 33])
+def test_matmul_of_very_many_groups(form: Format, tokens: int, random: Random) -> None:
+    """Scales are widened a part of a row at a time; 71 groups need two."""
+    w, x = random.matrix(form, 9, 71 * 32 - 5, group=32), random.floats(tokens, 71 * 32 - 5)
+    assert_close(kernels.matmul(x, w), reference.matmul(x, w))
+
+
 def test_matmul_of_no_tokens_is_empty(random: Random) -> None:
     assert kernels.matmul(random.floats(0, 20), random.matrix(Format.F32, 7, 20)).shape == (0, 7)
 
