@@ -9,6 +9,15 @@ from typing import TextIO
 
 from router.errors import PolicyError, RequestError
 
+EPILOG = """\
+a policy from nothing to a running gateway:
+  flashgate policy check policy.yaml                      every fault with its line and column
+  flashgate policy test policy.yaml                       the cases that the file itself holds
+  flashgate policy explain policy.yaml request.json       what would happen to this request, and why
+  flashgate serve --policy policy.yaml                    reads it again whenever it changes
+
+ops/policies/ holds policies to start from; router/policy/default.yaml, which is built in, explains every key.
+"""
 CHECK_EPILOG = """\
 examples:
   flashgate policy check policy.yaml           every fault as FILE:LINE:COLUMN, or `ok`
@@ -44,7 +53,11 @@ _COLORS = {"bold": "1", "dim": "2", "red": "31", "green": "32"}
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Adds `policy` with its own commands."""
     parser = subparsers.add_parser(
-        "policy", help="check, test and explain routing policies", description="Work with routing policies, offline."
+        "policy",
+        help="check, test and explain routing policies",
+        description="Work with routing policies. Offline: nothing is sent anywhere, no gateway is needed.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     actions = parser.add_subparsers(required=True, metavar="ACTION", title="actions")
     check = _add_action(actions, "check", "find every fault of a policy file", CHECK_EPILOG)
@@ -56,6 +69,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     explain.add_argument("request", metavar="REQUEST.json", help="a request; - reads standard input")
     explain.add_argument("--edge", choices=("up", "slow", "unmeasured", "down"), default="up", help="(default: up)")
     explain.add_argument("--cloud", choices=("up", "down"), default="up", help="(default: up)")
+    for lane in ("edge", "cloud"):
+        explain.add_argument(f"--{lane}-capability", default="", metavar="CLASS", help="(default: none is known)")
     explain.add_argument("--json", action="store_true", help="write JSON")
     explain.set_defaults(func=explain_request)
 
@@ -121,8 +136,8 @@ def explain_request(args: argparse.Namespace) -> int:
     policy = load_file(args.file)
     request = request_file.read(_request_bytes(args.request))
     states = [
-        lane_state("edge", LaneModel.model_validate(PRESETS[args.edge])),
-        lane_state("cloud", LaneModel(available=args.cloud == "up")),
+        lane_state("edge", LaneModel.model_validate({**PRESETS[args.edge], "capability": args.edge_capability})),
+        lane_state("cloud", LaneModel(available=args.cloud == "up", capability=args.cloud_capability)),
     ]
     outcome = decide(request, features_of(request), policy, floor_of(request, policy.privacy), states)
     if args.json:

@@ -99,6 +99,7 @@ _PLACEHOLDER = re.compile(
 )
 # A variable, an attribute or a call; a password that is a plain word looks the same, so names count for more.
 _CODE = re.compile(rb"(?i)[a-z_][a-z0-9_]*(?:[.\[(].*|_[a-z0-9_]*|.*(?:token|secret|passw|passwd|key).*)")
+_CALL = re.compile(rb"(?i)[a-z_][a-z0-9_.]*[\[(].*")
 _SECRET_PARTS = re.compile(rb"(?is)(.*?)[\"']?\s*(?::=|=>|=|:(?!//)|\b(?:is|was|ist)\b)([\s:]*)([\"']?)(.*)")
 _PASSWORD_NAME = re.compile(rb"(?i)pass(?:word|wd|phrase|code)|pwd|pin|passwort|kennwort|contrase|mot de passe")
 
@@ -234,7 +235,7 @@ def is_secret(text: bytes, start: int, end: int) -> bool:
     if len(value) < 4 or _PLACEHOLDER.fullmatch(value):
         return False
     if not _PASSWORD_NAME.search(name):
-        return len(value) >= 8 and _has_letters_and_digits(value)
+        return len(value) >= 8 and _has_letters_and_digits(value) and (bool(quote) or not _CALL.fullmatch(value))
     if value.isalpha() and not quote:
         # password=swordfish is one; "password: remember" and "the password is good" are prose.
         return b"=" in text[start:end] and not _CODE.fullmatch(value) and not parts[2]

@@ -51,12 +51,12 @@ def test_wrong_usage_is_status_2(arguments: list[str], capsys: pytest.CaptureFix
     assert error.value.code == 2
 
 
-@pytest.mark.parametrize("action", ["check", "test", "explain"])
+@pytest.mark.parametrize("action", ["check", "test", "explain", ""])
 def test_help_teaches_with_examples(action: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as error:
-        run(capsys, action, "--help")
+        run(capsys, *([action] if action else []), "--help")
     assert error.value.code == 0
-    assert "exit status" in capsys.readouterr().out
+    assert f"flashgate policy {action or 'check'}" in capsys.readouterr().out
 
 
 def test_check_reports_every_fault_of_a_bad_file(policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -178,6 +178,12 @@ def test_explain_shows_a_refusal(policy: Path, capsys: pytest.CaptureFixture[str
     assert (json.loads(out)["refusal"], json.loads(out)["can_retry"]) == ("capability_unavailable", False)
     _, out, _ = explain(capsys, policy, body(min_capability="frontier"))
     assert out.splitlines()[0] == "outcome  refused: capability_unavailable"
+
+
+def test_explain_takes_the_lanes_classes(policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    request = body(min_capability="frontier")
+    _, out, _ = explain(capsys, policy, request, "--edge-capability", "frontier", "--cloud-capability", "basic")
+    assert out.splitlines()[0] == "outcome  edge by rule default: edge_first"
 
 
 def test_explain_shows_the_rule_that_matched_and_one_that_failed(

@@ -164,6 +164,8 @@ CLEAN = [
     "self.password = password",
     "password = settings.DB_PASSWORD",
     "pad_token=pad_token,",
+    "self.cls_token = nn.Parameter(torch.zeros(1, 1, 64))",
+    "token = tokens[0].lower2()",
     "token: TokenOpt = None",
     "TOKEN = tuple[int, str]",
     "{'token': 2028, 'key': 3}",
