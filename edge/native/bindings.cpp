@@ -275,7 +275,8 @@ NB_MODULE(_native, m) {
              "rows"_a, "cols"_a, "group"_a, "padded_cols"_a, "scales_offset"_a, "biases_offset"_a, "nbytes"_a);
     using Part = const MatrixLayout&;
     nb::class_<ExpertLayout>(m, "ExpertLayout")
-        .def(nb::init<Part, Part, Part, size_t, size_t, size_t, size_t>(), nb::kw_only(), "gate"_a, "up"_a, "down"_a, "gate_offset"_a, "up_offset"_a, "down_offset"_a, "nbytes"_a);
+        .def(nb::init<Part, Part, Part, size_t, size_t, size_t, size_t>(), nb::kw_only(), "gate"_a, "up"_a, "down"_a,
+             "gate_offset"_a, "up_offset"_a, "down_offset"_a, "nbytes"_a);
 
     m.def("matmul", py_matmul, strict("x"), strict("data"), "layout"_a, strict("out"));
     m.def("expert_ffn", py_expert_ffn, strict("x"), strict("block"), "layout"_a, strict("out"));
