@@ -26,10 +26,11 @@ _FOREIGN: Final = re.compile(r"[^\x00-\x7f]+")
 
 
 def plain(text: str) -> str:
-    """NFKC; without invisible characters and marks; digits, spaces, dashes and full stops as in ASCII.
+    """NFKC; without invisible characters and marks; digits, spaces, dashes and full stops as in ASCII, tabs as spaces.
 
     Letters of other scripts stay: they could only be guessed. Raises: ValueError if the text grows out of proportion.
     """
+    text = text.replace("\t", " ")
     if text.isascii():
         return text
     normal = unicodedata.normalize("NFKC", text)
