@@ -1,5 +1,6 @@
 """The outermost HTTP layer: bounds and records every request body, whatever its path and content."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -65,18 +66,29 @@ def _is_probe(scope: Scope, body: _Body) -> bool:
 
 
 def _entry(scope: Scope, body: _Body) -> Mapping[str, object]:
-    """The whole request for the record, the body as the text that was sent."""
+    """The whole request for the record: the body as it was sent, and as JSON, where no escape hides a character."""
     query = scope["query_string"]
     entry: dict[str, object] = {
         "protocol": "http",
         "method": scope["method"],
         "path": scope["path"] + ("?" + _text(query) if query else ""),
         "headers": [[_text(key), _text(value)] for key, value in scope["headers"]],
+        "request": _parsed(body.data),
         "body": _text(body.data),
     }
     if body.fault:
         entry["incomplete"] = body.fault
     return entry
+
+
+def _parsed(data: bytes) -> object:
+    """The body's JSON; None if it is none, or none that the record could hold (NaN, endless nesting)."""
+    try:
+        value: object = json.loads(data)
+        json.dumps(value, allow_nan=False)
+    except (ValueError, RecursionError):
+        return None
+    return value
 
 
 def _text(data: bytes) -> str:

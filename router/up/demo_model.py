@@ -68,8 +68,8 @@ async def _is_usable(pack: Path, edge_command: str) -> bool:
 
 
 async def _run(argv: Sequence[str]) -> None:
-    """Run to the end, its output on our stderr: stdout is for the ready line. Raises ConfigError."""
-    status = await _ended(await asyncio.create_subprocess_exec(*argv, stdout=sys.stderr))
+    """Run to the end, without its closing words; progress and errors stand on stderr. Raises ConfigError."""
+    status = await _ended(await asyncio.create_subprocess_exec(*argv, stdout=asyncio.subprocess.DEVNULL))
     if status != 0:
         raise ConfigError(f"building the demo model failed: `{' '.join(argv)}` ended with status {status}")
 

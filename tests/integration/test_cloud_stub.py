@@ -240,7 +240,7 @@ def test_the_record_holds_everything_that_was_received(stub: Stub, record: Path)
     assert over_grpc["request"]["messages"] == [{"role": "user", "content": f"{CANARY}-content"}]
     assert over_grpc["request"]["sampling"] == {"max_tokens": 1, "stop": [f"{CANARY}-stop"]}
     assert ["x-note", f"{CANARY}-metadata"] in over_grpc["metadata"]
-    assert json.loads(over_http["body"]) == {"messages": MESSAGES, "user": f"{CANARY}-user"}
+    assert over_http["request"] == json.loads(over_http["body"]) == {"messages": MESSAGES, "user": f"{CANARY}-user"}
     assert ["authorization", f"Bearer {CANARY}-key"] in over_http["headers"]
     assert over_http["path"].endswith(f"q={CANARY}-query")
 
@@ -257,6 +257,11 @@ def test_what_is_no_request_is_recorded_too(stub: Stub, record: Path) -> None:
     received = record.read_text()
     for place in ("broken", "other-path", "no-message", "unknown-"):
         assert f"{CANARY}-{place}" in received
+
+
+def test_an_escape_hides_nothing_from_the_record(stub: Stub, record: Path) -> None:
+    stub.http.post("/v1/chat/completions", content=r'{"user": "\u0063\u0061nary-7b1f-escaped"}')
+    assert f"{CANARY}-escaped" in record.read_text()
 
 
 def test_a_request_is_on_the_disk_before_its_first_token(scenario: Scenarios, tmp_path: Path) -> None:
