@@ -19,6 +19,7 @@ from router.request import BackendState, GenerationRequest, Lane
 POLL_INTERVAL_S = 0.5
 # A busy machine may take a moment to answer; a dead one refuses the connection at once.
 POLL_TIMEOUT_S = 2.0
+MISSES_ALLOWED = 2
 
 _ENGINE_CAUSES = {
     edge_pb2.ENGINE_STATE_UNSPECIFIED: "the engine's state is not known",
@@ -40,7 +41,7 @@ class EdgeGrpcBackend:
         self._office = office
         self._observe = observe
         self._channel = open_channel(address)
-        self._stub: "edge_pb2_grpc.EdgeServiceAsyncStub" = edge_pb2_grpc.EdgeServiceStub(self._channel)
+        self._stub: edge_pb2_grpc.EdgeServiceAsyncStub = edge_pb2_grpc.EdgeServiceStub(self._channel)
         self._generate = grpc_wire.ExactCall(
             name,
             self._channel,
@@ -48,6 +49,7 @@ class EdgeGrpcBackend:
             edge_pb2.EdgeServiceGenerateResponse.FromString,
         )
         self._watcher = Watcher(self._look)
+        self._misses = 0
         self._state = BackendState(
             name=name, lane=self.lane, reach=self.reach, available=False, cause="not asked yet", capability=capability
         )
@@ -85,6 +87,9 @@ class EdgeGrpcBackend:
         except BackendError as exc:
             if exc.cause.is_health:
                 self._watcher.nudge()
+            if exc.cause is Cause.PROMPT_TOO_LONG:
+                limit = f"the prompt does not fit the model's context of {self._state.context_tokens} tokens"
+                raise BackendError(self.name, exc.cause, limit) from None
             raise
         raise BackendError(self.name, Cause.BROKEN, "the stream ended before the answer did")
 
@@ -93,9 +98,13 @@ class EdgeGrpcBackend:
             status = await self._stub.GetStatus(edge_pb2.EdgeServiceGetStatusRequest(), timeout=POLL_TIMEOUT_S)
         except grpc.aio.AioRpcError as exc:
             cause = backend_error(self.name, exc).cause
+            self._misses += 1
+            if cause is Cause.TIMED_OUT and self._misses <= MISSES_ALLOWED:
+                return POLL_INTERVAL_S
             # What was known of the queue and the rates is no longer true of a server that is gone.
             self._state = dataclasses.replace(self._state, available=False, cause=cause, queue_depth=0, running=0)
         else:
+            self._misses = 0
             self._state = self._from_status(status)
         self._observe(self._state)
         return POLL_INTERVAL_S

@@ -46,6 +46,9 @@ class GrpcServer:
             ("grpc.so_reuseport", 0),
             ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
             ("grpc.max_metadata_size", 16 << 10),
+            # A caller that vanished without a word must not hold a backend until its answer ends.
+            ("grpc.keepalive_time_ms", 30_000),
+            ("grpc.keepalive_timeout_ms", 10_000),
         )
         self._server = grpc.aio.server(options=options)
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, self._handlers()),))
@@ -104,7 +107,7 @@ class GrpcServer:
         try:
             tenant = self._tenant(context)
             message = _parse(gateway_pb2.ExplainRequest.FromString, payload).request
-            return wire.explanation(self._gateway.explain(wire.request(message, tenant), decision_id))
+            return wire.explanation(await self._gateway.explain(wire.request(message, tenant), decision_id))
         except Exception as exc:
             await self._abort(context, exc, decision_id)
 

@@ -71,8 +71,7 @@ def read(raw: bytes, headers: Sequence[tuple[str, str]], tenant: str) -> ChatReq
     Raises ParameterError. Ranges are checked by `limits`.
     """
     body = Fields(parse_object(raw))
-    if body.raw("model") is None:
-        body.fail("model", "is missing; any name will do, the route decides", "missing_required_parameter")
+    # Any name will do, or none: the route decides, and the answer says which model it was.
     body.text("model")
     stream = body.flag("stream")
     include_usage = _include_usage(body, stream)

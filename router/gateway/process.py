@@ -100,11 +100,15 @@ async def start(options: ServeOptions, log: Logger, stack: AsyncExitStack) -> Ru
     # Closed in reverse: the servers drain, then the backends that running answers need go.
     stack.push_async_callback(gate.close)
     await gate.start()
+    stack.push_async_callback(_drain, grpc_server, http_server, options.drain_s)
     grpc_port = await grpc_server.start(_address(options.host, options.grpc_port))
-    stack.push_async_callback(grpc_server.stop, options.drain_s)
     http_port = await http_server.start(options.host, options.http_port)
-    stack.push_async_callback(http_server.stop, options.drain_s)
     return Running(gateway, policies, _address(options.host, grpc_port), _address(options.host, http_port))
+
+
+async def _drain(grpc_server: GrpcServer, http_server: HttpServer, drain_s: float) -> None:
+    """Both at once: neither may take new requests while the other waits for its answers."""
+    await asyncio.gather(grpc_server.stop(drain_s), http_server.stop(drain_s))
 
 
 def _backends(options: ServeOptions, office: PermitOffice, observe: StateObserver) -> list[Backend]:

@@ -81,7 +81,7 @@ class Report:
 
     def close(self) -> None:
         duration_s = self._clock() - self._started
-        lane, model = ("", "") if self._decision is None else (self._decision.lane, self._decision.model)
+        lane, model = ("none", "") if self._decision is None else (self._decision.lane, self._decision.model)
         self._metrics.finished(lane, model, self._outcome, duration_s)
         self._metrics.request_ended()
         self._log.info(

@@ -82,7 +82,7 @@ async def running(edge: FakeEdge) -> AsyncGenerator[Rig, None]:
         (b"\xff", "invalid_json"),
         (b'{"model": "m", "model": "m"}', "invalid_json"),
         (b"{}", "missing_required_parameter"),
-        (b'{"model": "m", "messages": []}', "missing_required_parameter"),
+        (b'{"messages": []}', "missing_required_parameter"),
         (
             b'{"model": "m", "messages": [{"role": "user", "content": "CANARY-4711"}], "CANARY-4711 x": 1}',
             "unknown_parameter",

@@ -1,6 +1,7 @@
 """Both lanes through the gateway, over gRPC: decisions, fallback, what never leaves."""
 
 import asyncio
+import threading
 from collections.abc import Mapping
 
 import grpc
@@ -8,6 +9,8 @@ import pytest
 from flashgate.v1 import cloud_pb2, common_pb2, edge_pb2, gateway_pb2
 from google.rpc import error_details_pb2, status_pb2
 
+from router.backends import edge_grpc
+from router.gateway.use_case import INLINE_SCAN_BYTES
 from router.request import GenerationRequest
 from router.resilience.attempts import Limits
 from router.resilience.circuit import CircuitLimits
@@ -178,6 +181,7 @@ async def test_prompt_too_long_for_the_edge_may_go_to_the_cloud_and_says_so() ->
     assert "edge_prompt_too_long" in answer.decision.reasons
     assert error.code() is Code.INVALID_ARGUMENT
     assert details(error)[0].reason == "CONTEXT_LENGTH_EXCEEDED"
+    assert "context of 4096 tokens" in (error.details() or "")
     assert len(cloud.seen.payloads) == 1
 
 
@@ -336,3 +340,42 @@ async def test_unexpected_error_says_nothing_of_itself_and_is_logged_without_con
     assert (error.code(), details(error)[0].reason) == (Code.INTERNAL, "INTERNAL")
     assert [line["error"] for line in lines if line["event"] == "grpc_request_failed"] == ["AttributeError"]
     assert CANARY not in str(lines)
+
+
+async def test_long_request_does_not_hold_up_the_others() -> None:
+    """Its scan takes long; another request is answered meanwhile."""
+    release = threading.Event()
+
+    def slow(message: GenerationRequest) -> Mapping[str, int]:
+        if len(message.messages[0].content) > INLINE_SCAN_BYTES:
+            release.wait(10)
+        return {}
+
+    async with FakeEdge() as edge, rig(edge=edge.address, detect=slow) as running:
+        long = asyncio.create_task(collect(running, request("x" * (INLINE_SCAN_BYTES + 1))))
+        await until(lambda: running.sample("flashgate_requests_in_flight") == 1, "the long request")
+        short = await collect(running, request("short"))
+        assert not long.done()
+        release.set()
+        assert (await long).text == short.text
+
+
+async def test_edge_too_busy_to_tell_its_state_is_given_some_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Busy(FakeEdge):
+        is_busy = False
+
+        async def _get_status(self, payload: bytes, context: object) -> bytes:
+            if self.is_busy:
+                self.num_polls += 1
+                await asyncio.Event().wait()
+            return await super()._get_status(payload, context)
+
+    monkeypatch.setattr(edge_grpc, "POLL_INTERVAL_S", 0.01)
+    async with Busy() as edge, rig(edge=edge.address) as running:
+        monkeypatch.setattr(edge_grpc, "POLL_TIMEOUT_S", 0.1)
+        edge.is_busy, edge.num_polls = True, 0
+        await until(lambda: edge.num_polls == edge_grpc.MISSES_ALLOWED, "the misses allowed")
+        assert running.states["edge"].available
+        await running.available("edge", expected=False)
+        assert running.states["edge"].cause == "timed_out"
+        assert edge.num_polls > edge_grpc.MISSES_ALLOWED
