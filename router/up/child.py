@@ -34,7 +34,8 @@ class Child:
             # A session of its own: Ctrl-C in the terminal reaches us alone, and we stop the children in order.
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
-                *("-m", "router.up.tether", str(os.getpid()), *argv),
+                # -P: the working directory may hold a `router` of its own.
+                *("-P", "-m", "router.up.tether", str(os.getpid()), *argv),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=writing,
                 start_new_session=True,

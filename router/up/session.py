@@ -28,7 +28,7 @@ class UpOptions:
 
 
 async def up(options: UpOptions) -> None:
-    """Run until SIGTERM or SIGINT; a second one stops waiting for answers in progress.
+    """Run until SIGTERM, SIGINT or SIGHUP (the terminal is closed); a second one stops waiting for answers in progress.
 
     Raises: ConfigError, PolicyError.
     """
@@ -43,7 +43,7 @@ async def up(options: UpOptions) -> None:
                 stack.hurry()
         stopping.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, stop)
 
     serving = asyncio.create_task(_serve(options, stacks, log))

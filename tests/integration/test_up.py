@@ -191,7 +191,7 @@ def test_a_stuck_child_is_killed(processes: Processes, small_pack: Path) -> None
     process.ready()
     children = descendants(process.pid)
     os.kill(child_of(process, "flashgate-cloud-stub"), signal.SIGSTOP)
-    process.send(signal.SIGTERM)
+    process.send(signal.SIGHUP)
     eventually(lambda: '"event": "stopping"' in process.stderr(), "the first signal's effect")
     process.send(signal.SIGTERM)
     assert process.wait() == 0

@@ -72,6 +72,16 @@ async def test_a_child_that_goes_on_printing_is_not_blocked(spawn: Spawn) -> Non
         assert await child.ended() == 0
 
 
+async def test_a_working_directory_with_a_package_of_the_same_name_does_no_harm(
+    spawn: Spawn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "router").mkdir()
+    (tmp_path / "router" / "__init__.py").write_text("raise SystemExit(9)")
+    monkeypatch.chdir(tmp_path)
+    child = await spawn(READY)
+    assert await child.ready() == {"a": "1", "b": "x=y"}
+
+
 async def test_a_willing_child_is_stopped_by_sigterm(spawn: Spawn) -> None:
     child = await spawn(f"import signal; {READY} signal.pause()")
     await child.ready()
