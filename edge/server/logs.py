@@ -4,6 +4,7 @@ import logging
 import sys
 import traceback
 
+import grpc
 import structlog
 
 
@@ -33,6 +34,8 @@ class _ForeignHandler(logging.Handler):
     """Other libraries' records, without their arguments and their errors' texts."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info and isinstance(record.exc_info[1], grpc.aio.InternalError):
+            return  # gRPC could not write to a caller who left, which `request_ended` says already
         fields: dict[str, object] = {"logger": record.name, "template": str(record.msg) if record.args else ""}
         if record.exc_info and record.exc_info[1] is not None:
             fields |= error_fields(record.exc_info[1])

@@ -91,18 +91,17 @@ class EdgeService(edge_pb2_grpc.EdgeServiceServicer):
             async with asyncio.timeout(time_left_s):
                 await exchange.run(message)
         except asyncio.CancelledError:
-            outcome = Outcome.DEADLINE if exchange.is_past(time_left_s) else Outcome.CANCELLED
+            outcome = _left(exchange, time_left_s)
             raise
+        except grpc.aio.InternalError:  # a write to a caller who has just gone
+            outcome = _left(exchange, time_left_s)
         except TimeoutError:
             refused = error_table.DEADLINE
         except EdgeError as error:
             refused = error_table.refusal(error)
         except Exception as error:
-            if context.cancelled():  # a write that failed because the caller is gone
-                outcome = Outcome.CANCELLED
-            else:
-                log.error("request_broke", request_id=request_id, **logs.error_fields(error))  # noqa: TRY400 -- no text
-                refused = error_table.INTERNAL
+            log.error("request_broke", request_id=request_id, **logs.error_fields(error))  # noqa: TRY400 -- no text
+            refused = error_table.INTERNAL
         finally:
             self._report(exchange.ended(refused.outcome if refused else outcome), request_id, refused)
         return refused
@@ -119,3 +118,8 @@ class EdgeService(edge_pb2_grpc.EdgeServiceServicer):
             ttft_s=None if ended.ttft_s is None else round(ended.ttft_s, 4),
             total_s=round(ended.total_s, 4),
         )
+
+
+def _left(exchange: Exchange, time_left_s: float | None) -> Outcome:
+    """Why nobody reads any more."""
+    return Outcome.DEADLINE if exchange.is_past(time_left_s) else Outcome.CANCELLED
