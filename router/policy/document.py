@@ -19,10 +19,9 @@ Path = tuple[str | int, ...]
 
 
 class _Mark(Protocol):
-    """A position as PyYAML counts: from 0."""
+    """A position as PyYAML keeps it: characters from the start."""
 
-    line: int
-    column: int
+    index: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +40,16 @@ class Document:
         nodes = self.keys if at_key else self.nodes
         while path and path not in nodes:
             path, nodes = path[:-1], self.nodes
-        at = _position(nodes[path].start_mark) if path in nodes else (1, 1)
+        at = _position(self.text, nodes[path].start_mark) if path in nodes else (1, 1)
         return Finding(self.file, *at, message, remedy)
 
     def place(self, path: Path, line: int, column: int) -> tuple[int, int]:
         """Where the text at `path` has its own line and column in the file, whatever style it is written in."""
         node = cast(yaml.ScalarNode, self.nodes[path])
-        lines = node.value.splitlines(keepends=True)
-        offset = sum(map(len, lines[: line - 1])) + column - 1
+        before = node.value.split("\n")[: line - 1]
+        offset = sum(len(text) + 1 for text in before) + column - 1
         index = _source_index(self.text, node, offset)
-        return self.text.count("\n", 0, index) + 1, index - (self.text.rfind("\n", 0, index) + 1) + 1
+        return _line_and_column(self.text, index)
 
 
 def read(raw: bytes, file: str) -> Document:
@@ -58,11 +57,11 @@ def read(raw: bytes, file: str) -> Document:
     if len(raw) > MAX_BYTES:
         return _broken(file, "", Finding(file, 1, 1, f"the file has {len(raw)} bytes; at most {MAX_BYTES}"))
     try:
-        text = raw.decode("utf-8").replace("\r\n", "\n")
+        text = raw.decode("utf-8").removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as exc:
         before = raw[: exc.start].decode("utf-8")
-        line, column = before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
-        return _broken(file, "", Finding(file, line, column, "not UTF-8", "save the file as UTF-8"))
+        at = _line_and_column(before, len(before))
+        return _broken(file, "", Finding(file, *at, "not UTF-8", "save the file as UTF-8"))
     try:
         findings = tuple(_forbidden(text, file))
         if findings:
@@ -72,7 +71,7 @@ def read(raw: bytes, file: str) -> Document:
         return _broken(file, text, _syntax_finding(exc, text, file))
     if root is None:
         return _broken(file, text, Finding(file, 1, 1, "the file is empty", "start with `version: 1`"))
-    builder = _Builder(file)
+    builder = _Builder(file, text)
     value = builder.build(root, ())
     return Document(file, text, value, builder.nodes, builder.keys, tuple(builder.findings))
 
@@ -82,6 +81,7 @@ class _Builder:
     """Turns nodes into values; notes where each stands."""
 
     file: str
+    text: str
     nodes: dict[Path, yaml.Node] = field(default_factory=dict)
     keys: dict[Path, yaml.Node] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
@@ -101,7 +101,7 @@ class _Builder:
             if not isinstance(key_node, yaml.ScalarNode) or not isinstance(self._scalar(key_node), str):
                 self._find(key_node, "a key must be a name", "put it in quotes")
             elif key in values:
-                first = _position(self.keys[*path, key].start_mark)[0]
+                first = _position(self.text, self.keys[*path, key].start_mark)[0]
                 self._find(key_node, f"the key {key} stands here again, after line {first}", "keep one of them")
             else:
                 self.keys[*path, key] = key_node
@@ -116,35 +116,44 @@ class _Builder:
             return None
 
     def _find(self, node: yaml.Node, message: str, remedy: str) -> None:
-        self.findings.append(Finding(self.file, *_position(node.start_mark), message, remedy))
+        self.findings.append(Finding(self.file, *_position(self.text, node.start_mark), message, remedy))
 
 
 def _forbidden(text: str, file: str) -> Iterator[Finding]:
     """What YAML allows and we do not; stops where reading on could take long."""
     depth = num_documents = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        at = _position(event.start_mark)
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         num_documents += isinstance(event, yaml.DocumentStartEvent)
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
-            yield Finding(file, *at, "anchors and aliases are not allowed", "write the value out")
+            yield Finding(
+                file, *_position(text, event.start_mark), "anchors and aliases are not allowed", "write the value out"
+            )
         if getattr(event, "tag", None) is not None:
-            yield Finding(file, *at, "type tags are not allowed", "write the value without `!`")
+            yield Finding(
+                file, *_position(text, event.start_mark), "type tags are not allowed", "write the value without `!`"
+            )
         if depth > MAX_DEPTH:
-            yield Finding(file, *at, f"nested deeper than {MAX_DEPTH} levels", "no part of a policy is that deep")
+            yield Finding(
+                file,
+                *_position(text, event.start_mark),
+                f"nested deeper than {MAX_DEPTH} levels",
+                "no part of a policy is that deep",
+            )
             return
         if num_documents > 1:
-            yield Finding(file, *at, "a second document begins", "one file holds one policy")
+            yield Finding(
+                file, *_position(text, event.start_mark), "a second document begins", "one file holds one policy"
+            )
             return
 
 
 def _syntax_finding(error: yaml.YAMLError, text: str, file: str) -> Finding:
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         remedy = "indent with spaces" if "'\\t'" in str(error.problem) else ""
-        return Finding(file, *_position(error.problem_mark), str(error.problem), remedy)
+        return Finding(file, *_position(text, error.problem_mark), str(error.problem), remedy)
     index = getattr(error, "position", 0)
-    line, column = text.count("\n", 0, index) + 1, index - (text.rfind("\n", 0, index) + 1) + 1
-    return Finding(file, line, column, "a control character", "remove it")
+    return Finding(file, *_line_and_column(text, index), "a control character", "remove it")
 
 
 def _source_index(text: str, node: yaml.ScalarNode, offset: int) -> int:
@@ -168,5 +177,10 @@ def _broken(file: str, text: str, *findings: Finding) -> Document:
     return Document(file, text, None, {}, {}, findings)
 
 
-def _position(mark: _Mark | None) -> tuple[int, int]:
-    return (1, 1) if mark is None else (mark.line + 1, mark.column + 1)
+def _position(text: str, mark: _Mark | None) -> tuple[int, int]:
+    # The mark's own line counts characters as line ends that editors do not, such as U+2028.
+    return (1, 1) if mark is None else _line_and_column(text, mark.index)
+
+
+def _line_and_column(text: str, index: int) -> tuple[int, int]:
+    return text.count("\n", 0, index) + 1, index - (text.rfind("\n", 0, index) + 1) + 1
