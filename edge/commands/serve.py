@@ -66,7 +66,8 @@ def run(args: argparse.Namespace) -> int:
     """Serve until told to stop."""
     from edge.budget import parse_bytes
     from edge.server import logs
-    from edge.server.node import NodeOptions, serve
+    from edge.server.node import serve
+    from edge.server.node_options import NodeOptions
 
     options = NodeOptions(
         model=args.model,

@@ -11,9 +11,9 @@ from typing import Protocol
 
 from edge.errors import CancelledError, EdgeError, OverloadedError, UnavailableError
 from edge.sampler import SamplingParams
+from edge.server.engine_call import Completion
 from edge.server.pipe import Counters
 from edge.server.rates import Rates
-from edge.server.supervisor import Completion
 
 # What a caller is told to wait before anything was measured, and the most it is told.
 FIRST_RETRY_S = 5.0

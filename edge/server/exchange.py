@@ -10,9 +10,9 @@ from edge.answer import AnswerStream
 from edge.prompt import PromptEncoder
 from edge.server import request, wire
 from edge.server.admission import Admission, Happening, Job, Started
+from edge.server.engine_call import Completion
 from edge.server.observed import Outcome, RequestEnded
 from edge.server.rates import Rates
-from edge.server.supervisor import Completion
 from edge.tokenizer import SamplingDefaults, Tokenizer
 
 Write = Callable[[edge_pb2.EdgeServiceGenerateResponse], Awaitable[None]]

@@ -4,9 +4,7 @@ import asyncio
 import contextlib
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable, Coroutine
 
 import grpc
 import structlog
@@ -19,57 +17,24 @@ from edge.checkpoint.pack import Pack
 from edge.errors import BudgetError, EdgeError, UnavailableError
 from edge.metrics import EdgeMetrics
 from edge.prompt import PromptEncoder
-from edge.server import logs, pipe, sensors
+from edge.server import logs
 from edge.server.admission import Admission
 from edge.server.exchange import ServedModel
 from edge.server.metrics_http import MetricsServer
+from edge.server.node_options import NodeOptions, engine_share
 from edge.server.observed import EngineWorked, Event
 from edge.server.rates import Rates
 from edge.server.service import SERVICE, EdgeService, add_to_server
 from edge.server.status import NodeState, StatusSource
-from edge.server.supervisor import ENGINE_COMMAND, Supervisor
+from edge.server.supervisor import Supervisor
 from edge.tokenizer import Tokenizer
 
 # Four times the longest prompt, so that the answer to one too long is ours, with a reason.
 MAX_REQUEST_BYTES = 16 * 2**20
 # After the last answer was given, its last bytes may still be on their way.
 GRACE_S = 1.0
-# The server's own growth after the engine was given its share: requests, answers, threads.
-SERVER_MARGIN_BYTES = 32 * 2**20
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class NodeOptions:
-    """How to serve. Ports: 0 takes a free one. Raises: EdgeError naming what is out of range."""
-
-    model: Path
-    host: str
-    port: int
-    metrics_port: int
-    memory_bytes: int
-    context_tokens: int
-    threads: int
-    queue: int
-    drain_s: float
-    engine_silence_s: float
-    engine_command: Sequence[str] = ENGINE_COMMAND
-
-    def __post_init__(self) -> None:
-        for name in ("port", "metrics_port"):
-            if not 0 <= getattr(self, name) < 65536:
-                raise EdgeError(f"{name} is {getattr(self, name)}: it must be 0 to 65535")
-        for name in ("context_tokens", "threads"):
-            if getattr(self, name) < 1:
-                raise EdgeError(f"{name} is {getattr(self, name)}: it must be at least 1")
-        if self.queue < 0:
-            raise EdgeError(f"queue is {self.queue}: it must be 0 or more")
-        if not self.drain_s >= 0:
-            raise EdgeError(f"drain_seconds is {self.drain_s}: it must be 0 or more")
-        # The engine gives a sign twice a second.
-        if not self.engine_silence_s >= 1:
-            raise EdgeError(f"engine_timeout is {self.engine_silence_s}: it must be at least 1")
 
 
 class Node:
@@ -84,7 +49,7 @@ class Node:
         self._metrics = EdgeMetrics(registry, pack.name)
         self._registry = registry
         self._rates = Rates()
-        self._load = _load(options)
+        self._load = engine_share(options)
         self._engine = Supervisor(
             self._load, self._observe, command=options.engine_command, silence_s=options.engine_silence_s
         )
@@ -231,20 +196,6 @@ class Node:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-
-
-def _load(options: NodeOptions) -> pipe.Load:
-    """The engine gets what the server itself does not take of the memory. Raises: BudgetError if that is nothing."""
-    server_bytes = sensors.resident_bytes() + SERVER_MARGIN_BYTES
-    if options.memory_bytes <= server_bytes:
-        stated, taken = format_bytes(options.memory_bytes), format_bytes(server_bytes)
-        raise BudgetError(f"the server alone takes {taken}; --memory says {stated}, for it and the engine")
-    return pipe.Load(
-        path=str(options.model),
-        memory_bytes=options.memory_bytes - server_bytes,
-        context_tokens=options.context_tokens,
-        threads=options.threads,
-    )
 
 
 def serve(options: NodeOptions) -> None:

@@ -1,21 +1,19 @@
 """Keeps one engine process running: starts it, talks to it, notices its death or silence, starts the next."""
 
 import asyncio
-import signal
 import sys
 import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 import structlog
 
-from edge import errors
-from edge.errors import CancelledError, EdgeError, UnavailableError
+from edge.errors import EdgeError, UnavailableError
 from edge.sampler import SamplingParams
 from edge.server import backoff, pipe
+from edge.server.engine_call import Completion, EngineCall, as_error, describe_exit
 from edge.server.observed import EngineRestarted, EngineWorked, Observer
 
 ENGINE_COMMAND = (sys.executable, "-m", "edge.server.engine_process")
@@ -39,30 +37,6 @@ class EngineState(StrEnum):
     READY = "ready"
     RESTARTING = "restarting"
     FAILED = "failed"
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """How a request of the engine ended: "stop" or "length"."""
-
-    reason: str
-
-
-class _Call:
-    """The request that the engine is working on."""
-
-    def __init__(self, job: int, on_token: Callable[[int], None]) -> None:
-        self.job = job
-        self.on_token = on_token
-        self.result: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
-
-    def fail(self, error: EdgeError) -> None:
-        if not self.result.done():
-            self.result.set_exception(error)
-
-    def finish(self, completion: Completion) -> None:
-        if not self.result.done():
-            self.result.set_result(completion)
 
 
 class Supervisor:
@@ -96,7 +70,7 @@ class Supervisor:
         self._settled = asyncio.Event()  # ready or failed for the first time
         self._failure: EdgeError | None = None
         self._process: Process | None = None
-        self._call: _Call | None = None
+        self._call: EngineCall | None = None
         self._num_calls = 0
         self._last_sign = 0.0
         self._last_words = ""
@@ -158,7 +132,7 @@ class Supervisor:
         """
         self.check_ready()
         self._num_calls += 1
-        call = self._call = _Call(self._num_calls, on_token)
+        call = self._call = EngineCall(self._num_calls, on_token)
         self._last_sign = self._clock()
         self._send(pipe.Generate(call.job, list(ids), sampling))
         watchdog = asyncio.create_task(self._watch(call))
@@ -170,11 +144,11 @@ class Supervisor:
             canceller.cancel()
             self._call = None
 
-    async def _cancel_when(self, cancelled: asyncio.Event, call: _Call) -> None:
+    async def _cancel_when(self, cancelled: asyncio.Event, call: EngineCall) -> None:
         await cancelled.wait()
         self._send(pipe.Cancel(call.job))
 
-    async def _watch(self, call: _Call) -> None:
+    async def _watch(self, call: EngineCall) -> None:
         # No event would do: every token moves the end.
         while (silent := self._clock() - self._last_sign) < self._silence_s:  # noqa: ASYNC110
             await asyncio.sleep(self._silence_s - silent)
@@ -196,7 +170,7 @@ class Supervisor:
             self._kill()
         status = await process.wait()
         self._process = None
-        cause = self._last_words or _describe(status)
+        cause = self._last_words or describe_exit(status)
         if self.state is not EngineState.FAILED:
             log.error("engine_died", cause=cause)
         if self._call is not None:
@@ -213,7 +187,7 @@ class Supervisor:
                 self._set(EngineState.READY)
             case pipe.LoadFailed(error=error, message=text):
                 if error in PERMANENT:
-                    self._fail(_as_error(error, text))
+                    self._fail(as_error(error, text))
                 else:
                     self._last_words = f"{error} while loading"
             case pipe.Token(job=job, token=token, counters=counters):
@@ -229,11 +203,11 @@ class Supervisor:
             case pipe.Failed(job=job, error=error, message=text, counters=counters):
                 self._count(counters)
                 if call := self._running(job):
-                    call.fail(_as_error(error, text))
+                    call.fail(as_error(error, text))
             case _:
                 pass  # Loading: a sign of life
 
-    def _running(self, job: int) -> _Call | None:
+    def _running(self, job: int) -> EngineCall | None:
         return self._call if self._call is not None and self._call.job == job else None
 
     def _count(self, counters: pipe.Counters) -> None:
@@ -278,20 +252,3 @@ async def _stream(process: Process) -> Any:
     if process.stdout is not None:
         async for line in process.stdout:
             yield line
-
-
-def _as_error(name: str, message: str) -> EdgeError:
-    if name == "CancelledError":
-        return CancelledError(message)
-    kind = getattr(errors, name, None)
-    if isinstance(kind, type) and issubclass(kind, errors.EdgeError) and kind not in (errors.OverloadedError,):
-        return kind(message)
-    # A foreign error: the engine ends itself after one.
-    return UnavailableError(f"{message}: {name}", "ENGINE_DIED")
-
-
-def _describe(status: int) -> str:
-    if status >= 0:
-        return f"exit status {status}"
-    name = signal.Signals(-status).name if -status in signal.valid_signals() else str(-status)
-    return f"{name} (out of memory?)" if -status == signal.SIGKILL else name

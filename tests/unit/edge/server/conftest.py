@@ -10,8 +10,9 @@ import pytest
 
 from edge.sampler import SamplingParams
 from edge.server import pipe
+from edge.server.engine_call import Completion
 from edge.server.observed import Event
-from edge.server.supervisor import Completion, Supervisor
+from edge.server.supervisor import Supervisor
 
 FAKE_ENGINE = (sys.executable, str(Path(__file__).with_name("fake_engine.py")))
 

@@ -8,8 +8,8 @@ import pytest
 from edge.errors import CancelledError, EdgeError, OverloadedError, StorageError, UnavailableError
 from edge.sampler import SamplingParams
 from edge.server.admission import Admission, Happening, Job, Started
+from edge.server.engine_call import Completion
 from edge.server.rates import Rates
-from edge.server.supervisor import Completion
 from tests.unit.edge.server.conftest import PlayedEngine
 
 Until = Callable[..., Any]

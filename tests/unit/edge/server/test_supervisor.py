@@ -8,8 +8,9 @@ import pytest
 from edge.errors import BudgetError, CancelledError, EdgeError, PackError, StorageError, UnavailableError
 from edge.sampler import SamplingParams
 from edge.server import backoff
+from edge.server.engine_call import Completion
 from edge.server.observed import EngineRestarted, EngineWorked, Event
-from edge.server.supervisor import Completion, EngineState, Supervisor
+from edge.server.supervisor import EngineState, Supervisor
 from tests.unit.edge.server import fake_engine as fake
 
 Supervised = Callable[..., Any]

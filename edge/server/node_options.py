@@ -1,0 +1,59 @@
+"""How a node is to serve, and what of its memory the engine gets."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge.budget import format_bytes
+from edge.errors import BudgetError, EdgeError
+from edge.server import pipe, sensors
+from edge.server.supervisor import ENGINE_COMMAND
+
+# The server's own growth after the engine was given its share: requests, answers, threads.
+SERVER_MARGIN_BYTES = 32 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class NodeOptions:
+    """How to serve. Ports: 0 takes a free one. Raises: EdgeError naming what is out of range."""
+
+    model: Path
+    host: str
+    port: int
+    metrics_port: int
+    memory_bytes: int
+    context_tokens: int
+    threads: int
+    queue: int
+    drain_s: float
+    engine_silence_s: float
+    engine_command: Sequence[str] = ENGINE_COMMAND
+
+    def __post_init__(self) -> None:
+        for name in ("port", "metrics_port"):
+            if not 0 <= getattr(self, name) < 65536:
+                raise EdgeError(f"{name} is {getattr(self, name)}: it must be 0 to 65535")
+        for name in ("context_tokens", "threads"):
+            if getattr(self, name) < 1:
+                raise EdgeError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        if self.queue < 0:
+            raise EdgeError(f"queue is {self.queue}: it must be 0 or more")
+        if not self.drain_s >= 0:
+            raise EdgeError(f"drain_seconds is {self.drain_s}: it must be 0 or more")
+        # The engine gives a sign twice a second.
+        if not self.engine_silence_s >= 1:
+            raise EdgeError(f"engine_timeout is {self.engine_silence_s}: it must be at least 1")
+
+
+def engine_share(options: NodeOptions) -> pipe.Load:
+    """The engine gets what the server itself does not take of the memory. Raises: BudgetError if that is nothing."""
+    server_bytes = sensors.resident_bytes() + SERVER_MARGIN_BYTES
+    if options.memory_bytes <= server_bytes:
+        stated, taken = format_bytes(options.memory_bytes), format_bytes(server_bytes)
+        raise BudgetError(f"the server alone takes {taken}; --memory says {stated}, for it and the engine")
+    return pipe.Load(
+        path=str(options.model),
+        memory_bytes=options.memory_bytes - server_bytes,
+        context_tokens=options.context_tokens,
+        threads=options.threads,
+    )
