@@ -79,15 +79,15 @@ def plan_memory(
     Raises BudgetError, with the least that would do, if not even one token's experts of one layer fit.
     """
     fixed = baseline_bytes + dense_bytes + state_bytes(config, context_tokens) + MARGIN_BYTES
+    experts = config.top_k * layout.block_bytes
     least = min(chunk_tokens, MIN_CHUNK_TOKENS)
-    needed = fixed + scratch_bytes(config, least) + config.top_k * layout.block_bytes
-    if needed > memory_bytes:
-        least_bytes = format_bytes(needed + QUOTE_SLACK_BYTES)
+    if fixed + experts + scratch_bytes(config, least) > memory_bytes:
+        quote = least_memory_bytes(config, layout, dense_bytes, baseline_bytes, context_tokens, chunk_tokens)
         raise BudgetError(
-            f"needs at least {least_bytes} for this model with a context of {context_tokens}; "
+            f"needs at least {format_bytes(quote)} for this model with a context of {context_tokens}; "
             f"--memory says {format_bytes(memory_bytes)}; lower --context or raise --memory"
         )
-    while needed - scratch_bytes(config, least) + scratch_bytes(config, chunk_tokens) > memory_bytes:
+    while fixed + experts + scratch_bytes(config, chunk_tokens) > memory_bytes:
         chunk_tokens = max(least, chunk_tokens // 2)
     scratch = scratch_bytes(config, chunk_tokens)
     num_experts = config.num_layers * config.num_experts
@@ -101,6 +101,20 @@ def plan_memory(
         chunk_tokens,
         num_slots,
     )
+
+
+def least_memory_bytes(
+    config: ModelConfig,
+    layout: ExpertLayout,
+    dense_bytes: int,
+    baseline_bytes: int,
+    context_tokens: int,
+    chunk_tokens: int = MIN_CHUNK_TOKENS,
+) -> int:
+    """A budget that will do in the next run too, whose baseline may be a little larger."""
+    scratch = scratch_bytes(config, min(chunk_tokens, MIN_CHUNK_TOKENS))
+    working = state_bytes(config, context_tokens) + scratch + MARGIN_BYTES
+    return baseline_bytes + dense_bytes + working + config.top_k * layout.block_bytes + QUOTE_SLACK_BYTES
 
 
 def scratch_bytes(config: ModelConfig, chunk_tokens: int) -> int:

@@ -4,11 +4,10 @@ import importlib
 import math
 from dataclasses import dataclass
 
-from edge.budget import MARGIN_BYTES, MIN_CHUNK_TOKENS, resident_bytes, scratch_bytes
+from edge.budget import least_memory_bytes, resident_bytes
 from edge.checkpoint.contents import Contents
 from edge.checkpoint.names import Part, dense_tensors, part_shape
 from edge.config import ModelConfig
-from edge.state import state_bytes
 
 ENGINE_MODULES = ("edge.engine", "edge.tokenizer", "edge.terminal")
 
@@ -37,11 +36,10 @@ def bits_per_weight(contents: Contents) -> float:
     return 8 * contents.experts.block_bytes / expert
 
 
-def least_memory_bytes(contents: Contents, context_tokens: int) -> int:
-    """About the smallest `--memory` that runs the model, as edge/budget.py shares memory out."""
+def least_memory(contents: Contents, context_tokens: int) -> int:
+    """About the smallest `--memory`, in bytes, that runs the model."""
     for module in ENGINE_MODULES:  # so that this process is about as big as one that runs the model
         importlib.import_module(module)
-    config = contents.config
-    experts = config.top_k * contents.experts.block_bytes
-    working = state_bytes(config, context_tokens) + scratch_bytes(config, MIN_CHUNK_TOKENS)
-    return resident_bytes() + contents.dense_nbytes + experts + working + MARGIN_BYTES
+    return least_memory_bytes(
+        contents.config, contents.experts, contents.dense_nbytes, resident_bytes(), context_tokens
+    )

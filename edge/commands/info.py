@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
 def describe(pack: "Pack") -> dict[str, Any]:
     """Everything that the pack says of itself, as plain JSON values."""
     from edge.checkpoint.layout import VERSION
-    from edge.checkpoint.summary import bits_per_weight, count_parameters, least_memory_bytes
+    from edge.checkpoint.summary import bits_per_weight, count_parameters, least_memory
 
     manifest, contents = pack.manifest, pack.manifest.contents
     parameters = count_parameters(pack.config)
@@ -53,7 +53,7 @@ def describe(pack: "Pack") -> dict[str, Any]:
         "dense_bytes": contents.dense_nbytes,
         "expert_bytes": contents.nbytes - contents.dense_nbytes,
         "expert_block_bytes": contents.experts.block_bytes,
-        "least_memory_bytes": least_memory_bytes(contents, CONTEXT_TOKENS),
+        "least_memory_bytes": least_memory(contents, CONTEXT_TOKENS),
         "has_tokenizer": pack.tokenizer_dir is not None,
         "config": pack.config.to_json(),
         "skipped": dict(manifest.skipped),
