@@ -85,6 +85,7 @@ async def start(options: ServeOptions, log: Logger, stack: AsyncExitStack) -> Ru
     credentials = Credentials() if options.api_keys is None else Credentials.load(options.api_keys)
     policies = LivePolicy.open(options.policy, _policy_observer(metrics, log))
     watching = asyncio.create_task(policies.watch())
+    watching.add_done_callback(lambda task: task.cancelled() or log.error("policy_watch_ended"))
     stack.callback(watching.cancel)
     observe, office = _StateObserver(metrics, log), PermitOffice()
     gate = EgressGate(_backends(options, office, observe), office)

@@ -3,6 +3,8 @@
 import asyncio
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 import grpc
 import pytest
@@ -10,7 +12,10 @@ from flashgate.v1 import cloud_pb2, common_pb2, edge_pb2, gateway_pb2
 from google.rpc import error_details_pb2, status_pb2
 
 from router.backends import edge_grpc
+from router.decide import Plan, Refusal, decide
+from router.gateway import use_case
 from router.gateway.use_case import INLINE_SCAN_BYTES
+from router.privacy.reach import Reach
 from router.request import GenerationRequest
 from router.resilience.attempts import Limits
 from router.resilience.circuit import CircuitLimits
@@ -379,3 +384,32 @@ async def test_edge_too_busy_to_tell_its_state_is_given_some_time(monkeypatch: p
         await running.available("edge", expected=False)
         assert running.states["edge"].cause == "timed_out"
         assert edge.num_polls > edge_grpc.MISSES_ALLOWED
+
+
+async def test_plan_that_forgets_the_floor_is_stopped_by_the_permit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bug in the decision, made on purpose: it offers the cloud although the floor forbids it."""
+
+    def careless(*arguments: Any) -> Plan | Refusal:
+        plan = decide(*arguments)
+        assert isinstance(plan, Plan)
+        cloud = replace(plan.candidates[0], backend="cloud", lane="cloud", reach=Reach.DEVICE)
+        return replace(plan, candidates=(cloud,))
+
+    monkeypatch.setattr(use_case, "decide", careless)
+    async with FakeEdge() as edge, FakeCloud() as cloud, rig(edge=edge.address, cloud=cloud.address) as running:
+        error = await failure(running, request(CANARY, "phi"))
+        denied = running.sample("flashgate_egress_denied_total", floor="device", cause="floor")
+        events = [line["event"] for line in running.log_lines()]
+    assert (error.code(), details(error)[0].reason) == (Code.INTERNAL, "EGRESS_DENIED")
+    assert cloud.seen.payloads == []
+    assert denied == 1
+    assert "egress_denied" in events
+
+
+async def test_cloud_without_health_counts_as_there() -> None:
+    class Plain(FakeCloud):
+        async def add_more(self, server: grpc.aio.Server) -> None:
+            """No health."""
+
+    async with Plain() as cloud, rig(cloud=cloud.address, policy=prefer("cloud")) as running:
+        assert (await collect(running, request("hello", "public"))).decision.backend == "cloud"
