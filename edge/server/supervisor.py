@@ -22,6 +22,8 @@ MAX_FAILED_STARTS = 3
 # An engine that lived this long was healthy: the next delay is the first again.
 HEALTHY_S = 60.0
 STOP_S = 5.0
+# How long loading takes, told to callers before it was measured.
+FIRST_LOAD_S = 10.0
 # What loading again would not mend.
 PERMANENT = ("PackError", "BudgetError", "CheckpointError", "RequestError")
 # Longer than any line: the longest, a request's ids, goes the other way.
@@ -74,7 +76,9 @@ class Supervisor:
         self._num_calls = 0
         self._last_sign = 0.0
         self._last_words = ""
+        self._started_at = 0.0
         self._ready_at: float | None = None
+        self._load_s = FIRST_LOAD_S
 
     @property
     def counters(self) -> pipe.Counters:
@@ -117,7 +121,8 @@ class Supervisor:
     def check_ready(self) -> None:
         """Raises: UnavailableError unless a request could start now."""
         if self.state is not EngineState.READY:
-            raise UnavailableError(f"the engine is {self.state}", f"ENGINE_{self.state.upper()}")
+            wait_s = None if self.state is EngineState.FAILED else max(1.0, self._load_s)
+            raise UnavailableError(f"the engine is {self.state}", f"ENGINE_{self.state.upper()}", wait_s)
 
     async def generate(
         self,
@@ -161,6 +166,7 @@ class Supervisor:
         self._counters, self._last_words = pipe.Counters(), ""
         process = await asyncio.create_subprocess_exec(*self._command, stdin=PIPE, stdout=PIPE, limit=LINE_LIMIT)
         self._process = process
+        self._started_at = self._clock()
         self._send(self._load)
         try:
             async for line in _stream(process):
@@ -183,6 +189,7 @@ class Supervisor:
             case pipe.Ready():
                 self.info = message
                 self._ready_at = self._clock()
+                self._load_s = self._ready_at - self._started_at
                 self._count(message.counters)
                 self._set(EngineState.READY)
             case pipe.LoadFailed(error=error, message=text):

@@ -38,7 +38,7 @@ async def test_before_the_engine_is_ready_requests_are_refused(supervised: Super
     async with supervised() as supervisor:
         with pytest.raises(UnavailableError, match="loading") as caught:
             supervisor.check_ready()
-        assert caught.value.reason == "ENGINE_LOADING"
+        assert (caught.value.reason, caught.value.retry_after_s) == ("ENGINE_LOADING", 10.0)
         await supervisor.wait_ready()
         supervisor.check_ready()
 
@@ -54,6 +54,9 @@ async def test_what_loading_again_would_not_mend_is_final(
         with pytest.raises(kind, match=text):
             await supervisor.wait_ready()
         assert supervisor.state is EngineState.FAILED
+        with pytest.raises(UnavailableError, match="failed") as caught:
+            supervisor.check_ready()
+        assert (caught.value.reason, caught.value.retry_after_s) == ("ENGINE_FAILED", None)
         assert supervisor.restarts == 0
 
 
