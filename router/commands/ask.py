@@ -69,6 +69,8 @@ def run(args: argparse.Namespace) -> int:
 def _request(args: argparse.Namespace) -> "gateway_pb2.GenerateRequest":
     from flashgate.v1 import common_pb2, gateway_pb2
 
+    for name, text in (("the prompt", args.prompt), ("--system", args.system or ""), ("--tags", args.tags)):
+        _check_utf8(name, text)
     messages = [] if args.system is None else [common_pb2.ChatMessage(role="system", content=args.system)]
     messages.append(common_pb2.ChatMessage(role="user", content=_prompt(args.prompt)))
     latency = gateway_pb2.LatencyTolerance(strict=args.strict)
@@ -97,6 +99,14 @@ def _prompt(argument: str) -> str:
         return sys.stdin.buffer.read().decode()
     except UnicodeDecodeError as exc:
         raise RequestError(f"stdin is not UTF-8 (byte {exc.start})") from None
+
+
+def _check_utf8(name: str, text: str) -> None:
+    """Bytes of the command line that are no UTF-8 arrive as surrogates, which no wire format can carry."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise RequestError(f"{name} is not UTF-8") from None
 
 
 def _positive(text: str) -> int:

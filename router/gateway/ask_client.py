@@ -28,6 +28,8 @@ class AskClient:
     def __init__(self, address: str, key: str, timeout_s: float | None) -> None:
         if not _ADDRESS.fullmatch(address):
             raise AskError(f"--address {address!r} must be HOST:PORT")
+        if not key.isascii() or not key.isprintable():
+            raise AskError("FLASHGATE_API_KEY has characters that no metadata can carry")
         self._address = address
         self._timeout_s = timeout_s
         self._metadata: tuple[tuple[str, str | bytes], ...] = (("authorization", f"Bearer {key}"),) if key else ()

@@ -26,6 +26,7 @@ from router.logging import Logger, failure_fields
 _Request = TypeVar("_Request")
 _Context = grpc.aio.ServicerContext[Any, Any]
 
+_VERSION: Final = version("flashgate")
 SERVICE: Final = gateway_pb2.DESCRIPTOR.services_by_name["GatewayService"].full_name
 # Above the limit of a request's content, so that what is too long is refused in words.
 MAX_REQUEST_BYTES: Final = 16 << 20
@@ -124,7 +125,7 @@ class GrpcServer:
             self._tenant(context)
             _parse(gateway_pb2.GetStatusRequest.FromString, payload)
             return gateway_pb2.GetStatusResponse(
-                version=version("flashgate"),
+                version=_VERSION,
                 policy_hash=self._gateway.policy_hash,
                 policy_error=self._gateway.policy_error,
                 backends=[wire.backend_status(state) for state in self._gateway.states()],
