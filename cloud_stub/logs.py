@@ -3,8 +3,10 @@
 import contextlib
 import io
 import logging
+import os
 import sys
 import traceback
+from pathlib import Path
 from typing import TextIO, cast
 
 import structlog
@@ -14,6 +16,7 @@ def configure() -> None:
     """Send every log line of this process to stderr as one JSON object."""
     structlog.configure(
         processors=[
+            _add_service,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.JSONRenderer(),
@@ -26,6 +29,11 @@ def configure() -> None:
     logging.getLogger("uvicorn.error").addFilter(_is_no_cut)
 
 
+def _add_service(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """`flashgate up` mixes the lines of three processes."""
+    return {"service": "cloud_stub", **event}
+
+
 class _Steadfast(io.TextIOBase):
     """A stream whose reader may go away: lines are then lost, but requests are still answered."""
 
@@ -33,13 +41,22 @@ class _Steadfast(io.TextIOBase):
         self._stream = stream
 
     def write(self, text: str) -> int:
-        with contextlib.suppress(OSError, ValueError):
+        try:
             self._stream.write(text)
+        except (OSError, ValueError):
+            self._give_up()
         return len(text)
 
     def flush(self) -> None:
-        with contextlib.suppress(OSError, ValueError):
+        try:
             self._stream.flush()
+        except (OSError, ValueError):
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """Let what is buffered, and all that follows, go nowhere: the interpreter's flush at exit would fail too."""
+        with contextlib.suppress(OSError, ValueError), Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), self._stream.fileno())
 
 
 class _ForeignHandler(logging.Handler):

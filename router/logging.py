@@ -7,8 +7,10 @@ Our own events go through structlog and carry only what the code names. Lines of
 import contextlib
 import io
 import logging
+import os
 import sys
 import traceback
+from pathlib import Path
 from typing import TextIO, cast
 
 import structlog
@@ -16,8 +18,11 @@ import structlog
 Logger = structlog.typing.FilteringBoundLogger
 
 
-def logger_to(stream: TextIO) -> Logger:
-    """A logger that writes JSON lines to `stream` and changes nothing in the process."""
+def logger_to(stream: TextIO, service: str = "gateway") -> Logger:
+    """A logger that writes JSON lines to `stream` and changes nothing in the process.
+
+    Each names its `service`: `flashgate up` mixes the lines of several.
+    """
     logger: Logger = structlog.wrap_logger(
         structlog.WriteLogger(cast("TextIO", _Steadfast(stream))),
         processors=[
@@ -26,13 +31,14 @@ def logger_to(stream: TextIO) -> Logger:
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        service=service,
     )
     return logger
 
 
-def configure() -> Logger:
+def configure(service: str = "gateway") -> Logger:
     """Set up the process's logging, once; returns the logger to hand down."""
-    logger = logger_to(sys.stderr)
+    logger = logger_to(sys.stderr, service)
     root = logging.getLogger()
     root.handlers = [_ForeignHandler(logger)]
     # httpx2 logs each request's URL at INFO.
@@ -54,13 +60,22 @@ class _Steadfast(io.TextIOBase):
         self._stream = stream
 
     def write(self, text: str) -> int:
-        with contextlib.suppress(OSError, ValueError):
+        try:
             self._stream.write(text)
+        except (OSError, ValueError):
+            self._give_up()
         return len(text)
 
     def flush(self) -> None:
-        with contextlib.suppress(OSError, ValueError):
+        try:
             self._stream.flush()
+        except (OSError, ValueError):
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """Let what is buffered, and all that follows, go nowhere: the interpreter's flush at exit would fail too."""
+        with contextlib.suppress(OSError, ValueError), Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), self._stream.fileno())
 
 
 class _ForeignHandler(logging.Handler):

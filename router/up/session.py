@@ -33,7 +33,7 @@ async def up(options: UpOptions) -> None:
     Raises: ConfigError, PolicyError.
     """
     check_free(options.ports)
-    log = logging.configure()
+    log = logging.configure("up")
     stopping = asyncio.Event()
     stacks: list[Stack] = []
 

@@ -29,7 +29,7 @@ def pack_without_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def engine(pack: Path) -> Iterator[Engine]:
-    engine = Engine.load(pack, EngineOptions(memory_bytes=400_000_000))
+    engine = Engine.load(pack, EngineOptions(memory_bytes=2_000_000_000))
     yield engine
     engine.close()
 

@@ -69,7 +69,7 @@ class TestAnswers:
         chat = [("system", "Be brief."), ("user", "Héllo 👩‍🔬")]
         text_ids = tokenizer.encode("Hello there")
         chat_ids = tokenizer.encode_chat([{"role": role, "content": content} for role, content in chat])
-        engine = Engine.load(pack, EngineOptions(memory_bytes=400_000_000))
+        engine = Engine.load(pack, EngineOptions(memory_bytes=2_000_000_000))
         try:
             expected = {
                 tuple(ids): list(engine.generate(ids, SamplingParams(max_tokens=24))) for ids in (text_ids, chat_ids)
