@@ -58,6 +58,8 @@ def token_ids(text: str) -> list[int]:
 
 def run(args: argparse.Namespace) -> int:
     """Answer one prompt."""
+    from edge import logs
     from edge.terminal import generate
 
+    logs.configure()
     return generate(args)

@@ -37,9 +37,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(args: argparse.Namespace) -> int:
     """Raises RequestError, PackError, BudgetError, StorageError."""
+    from edge import logs
     from edge.budget import parse_bytes
     from edge.engine import Engine, EngineOptions
 
+    logs.configure()
     ids = parse_ids(args.ids)
     options = EngineOptions(
         memory_bytes=parse_bytes(args.memory),

@@ -64,8 +64,10 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(args: argparse.Namespace) -> int:
     """Serve until told to stop."""
+    import grpc
+
+    from edge import logs
     from edge.budget import parse_bytes
-    from edge.server import logs
     from edge.server.node import serve
     from edge.server.node_options import NodeOptions
 
@@ -81,6 +83,7 @@ def run(args: argparse.Namespace) -> int:
         drain_s=args.drain_seconds,
         engine_silence_s=args.engine_timeout,
     )
-    logs.configure()
+    # gRPC reports that it could not write to a caller who left, which our `request_ended` says already.
+    logs.configure(ignored=(grpc.aio.InternalError,))
     serve(options)
     return 0

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NoReturn, Protocol
 
+from edge import logs
 from edge.errors import CancelledError, EdgeError
 from edge.sampler import SamplingParams
 from edge.server import pipe
@@ -158,6 +159,7 @@ def main(load: LoadEngine = load_engine) -> NoReturn:
     # A stray print, from here or from native code, must not land between the answers.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
+    logs.configure()
     EngineProcess(sys.stdin.buffer, answers, load).run()
 
 

@@ -12,12 +12,12 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry
 
+from edge import logs
 from edge.budget import format_bytes
 from edge.checkpoint.pack import Pack
 from edge.errors import BudgetError, EdgeError, UnavailableError
 from edge.metrics import EdgeMetrics
 from edge.prompt import PromptEncoder
-from edge.server import logs
 from edge.server.admission import Admission
 from edge.server.exchange import ServedModel
 from edge.server.metrics_http import MetricsServer

@@ -9,8 +9,9 @@ import grpc
 import structlog
 from flashgate.v1 import edge_pb2, edge_pb2_grpc
 
+from edge import logs
 from edge.errors import EdgeError
-from edge.server import error_table, logs, request, wire
+from edge.server import error_table, request, wire
 from edge.server.admission import Admission
 from edge.server.error_table import Refusal
 from edge.server.exchange import Exchange, ServedModel

@@ -9,12 +9,11 @@ import traceback
 from pathlib import Path
 from typing import TextIO, cast
 
-import grpc
 import structlog
 
 
-def configure() -> None:
-    """Send every log line of this process to stderr as one JSON object."""
+def configure(ignored: tuple[type[BaseException], ...] = ()) -> None:
+    """Send every log line of this process to stderr as one JSON object; `ignored` errors of libraries say nothing."""
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -27,7 +26,7 @@ def configure() -> None:
         logger_factory=structlog.WriteLoggerFactory(cast("TextIO", _Steadfast(sys.stderr))),
     )
     logging.captureWarnings(capture=True)
-    logging.basicConfig(handlers=[_ForeignHandler()], level=logging.WARNING, force=True)
+    logging.basicConfig(handlers=[_ForeignHandler(ignored)], level=logging.WARNING, force=True)
 
 
 def _add_service(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
@@ -69,9 +68,13 @@ class _Steadfast(io.TextIOBase):
 class _ForeignHandler(logging.Handler):
     """Other libraries' records, without their arguments and their errors' texts."""
 
+    def __init__(self, ignored: tuple[type[BaseException], ...]) -> None:
+        super().__init__()
+        self._ignored = ignored
+
     def emit(self, record: logging.LogRecord) -> None:
-        if record.exc_info and isinstance(record.exc_info[1], grpc.aio.InternalError):
-            return  # gRPC could not write to a caller who left, which `request_ended` says already
+        if record.exc_info and isinstance(record.exc_info[1], self._ignored):
+            return
         fields: dict[str, object] = {"logger": record.name, "template": str(record.msg) if record.args else ""}
         if record.exc_info and record.exc_info[1] is not None:
             fields |= error_fields(record.exc_info[1])
