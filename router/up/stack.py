@@ -54,6 +54,7 @@ class Stack:
         self._running: dict[str, Child] = {}
         self._hurry = asyncio.Event()
         self.model = ""
+        self._cloud_model = ""
 
     @property
     def ports(self) -> Ports:
@@ -64,6 +65,7 @@ class Stack:
         """Start all three; each can serve when this returns. Raises ConfigError."""
         edge, cloud = await self._start_lanes()
         self.model = edge.get("model", "")
+        self._cloud_model = cloud.get("model", "")
         self._ports = self._ports.with_ready(
             edge=edge["grpc"], edge_metrics=edge["metrics"], cloud=cloud["grpc"], cloud_metrics=cloud["http"]
         )
@@ -152,5 +154,7 @@ class Stack:
             *("--grpc-port", str(self._ports.grpc), "--http-port", str(self._ports.http)),
             *("--drain-seconds", str(DRAIN_S)),
             *("--edge", f"{HOST}:{self._ports.edge}", "--cloud", f"{HOST}:{self._ports.cloud}"),
+            # The edge tells its model's name when asked; CloudService has no such question.
+            *(("--cloud-model", self._cloud_model) if self._cloud_model else ()),
             *(("--policy", str(policy)) if policy else ()),
         ]
