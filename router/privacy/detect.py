@@ -5,7 +5,7 @@ in the text, and the slow checks are capped: what is not checked any more counts
 no structure and are not found.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Final
@@ -14,7 +14,7 @@ import re2
 
 from router.privacy import checks, patterns
 from router.privacy.checks import Check
-from router.privacy.plain import plain
+from router.privacy.plain import forms
 from router.request import GenerationRequest, Message
 
 # Longer than any request that the gateway accepts.
@@ -58,28 +58,35 @@ KINDS: Final = (
 
 
 def scan(request: GenerationRequest) -> Mapping[str, int]:
-    """Identifiers in everything that would be sent, by kind; also those that a message's end splits.
+    """Identifiers in everything that would be sent, by kind; also those that the end of a message or stop text splits.
 
     Raises: DetectionError, ValueError.
     """
-    counts: dict[str, int] = {}
-    for text in _views(request.messages, request.sampling.stop):
-        for kind, count in find(text).items():
-            # Views overlap: the most that one of them shows.
-            counts[kind] = max(count, counts.get(kind, 0))
-    return counts
+    return _most(find(text) for text in _views(request.messages, request.sampling.stop))
 
 
 def find(text: str) -> Mapping[str, int]:
     """Identifiers in one text, by kind. Raises: DetectionError, ValueError."""
     if len(text) > MAX_CHARS:
         raise DetectionError(f"{len(text)} characters are too many to search")
-    raw = plain(text).encode()
+    return _most(_find(form.encode()) for form in forms(text))
+
+
+def _find(raw: bytes) -> Mapping[str, int]:
     counts: dict[str, int] = {}
     for kind, finder in _hits(raw):
         if count := _count(kind, finder, raw):
             counts[kind.name] = counts.get(kind.name, 0) + count
     return counts
+
+
+def _most(views: Iterable[Mapping[str, int]]) -> Mapping[str, int]:
+    """Views of one text overlap: of each kind the most that one of them shows."""
+    most: dict[str, int] = {}
+    for counts in views:
+        for kind, count in counts.items():
+            most[kind] = max(count, most.get(kind, 0))
+    return most
 
 
 def _views(messages: Sequence[Message], stop: Sequence[str]) -> Iterator[str]:
@@ -88,6 +95,11 @@ def _views(messages: Sequence[Message], stop: Sequence[str]) -> Iterator[str]:
     yield "\n".join((*contents, *stop))
     if len(contents) > 1:
         yield "".join(contents)
+    if stop:
+        # Beside the above: what stands behind a number can hide it.
+        yield "".join((*contents, *stop))
+    if len(stop) > 1:
+        yield "".join(stop)
     roles = {message.role for message in messages}
     for role in sorted(roles) if len(roles) > 1 else ():
         of_role = [message.content for message in messages if message.role == role]

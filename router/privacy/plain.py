@@ -4,11 +4,13 @@ import re
 import unicodedata
 from typing import Final
 
-# Not visible, but in the way: soft hyphen, zero-width and direction marks, variation selectors, tag characters.
-_INVISIBLE_CATEGORIES: Final = ("Cf", "Mn")
+# Not visible, but in the way: soft hyphen, zero-width and direction marks, variation selectors, keycaps.
+_INVISIBLE_CATEGORIES: Final = ("Cc", "Cf", "Me", "Mn")
 # One character can stand for 18; text made of such is made to cost time.
 _MAX_GROWTH: Final = 2
 _KEPT_IN_MEMORY: Final = 20_000
+# Stands for what is invisible until it is known what to make of it; occurs in no text then.
+_MARK: Final = "\x00"
 
 
 class _PlainCharacters(dict[int, str]):
@@ -23,14 +25,32 @@ class _PlainCharacters(dict[int, str]):
 
 _PLAIN: Final = _PlainCharacters()
 _FOREIGN: Final = re.compile(r"[^\x00-\x7f]+")
+# All but the tab and the ends of lines and pages.
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0e-\x1b\x7f]+")
+# Look like spaces, but are letters or symbols: fillers of Hangul, the blank of Braille.
+_BLANKS: Final = "\u115f\u1160\u2800\u3164\uffa0"
+
+
+def forms(text: str) -> tuple[str, ...]:
+    """`plain(text)`, and where something invisible was taken out, the same with spaces there: it may split an
+    identifier, and it may part one from the letters beside it. Raises: ValueError as `plain`."""
+    marked = _marked(text)
+    if _MARK not in marked:
+        return (marked,)
+    return marked.replace(_MARK, ""), marked.replace(_MARK, " ")
 
 
 def plain(text: str) -> str:
-    """NFKC; without invisible characters and marks; digits, spaces, dashes and full stops as in ASCII, tabs as spaces.
+    """NFKC; without invisible and control characters and marks; digits, spaces, dashes and full stops as in ASCII, tabs
+    as spaces.
 
     Letters of other scripts stay: they could only be guessed. Raises: ValueError if the text grows out of proportion.
     """
-    text = text.replace("\t", " ")
+    return forms(text)[0]
+
+
+def _marked(text: str) -> str:
+    text = _CONTROL.sub(_MARK, text.replace("\t", " "))
     if text.isascii():
         return text
     normal = unicodedata.normalize("NFKC", text)
@@ -43,10 +63,12 @@ def plain(text: str) -> str:
 def _plain_character(char: str) -> str:
     category = unicodedata.category(char)
     if category in _INVISIBLE_CATEGORIES:
-        return ""
-    if category == "Nd":
-        return str(unicodedata.decimal(char))
-    if category in ("Zs", "Zl", "Zp"):
+        return _MARK
+    # Digits of other scripts, and those in black circles, which NFKC leaves.
+    digit = unicodedata.digit(char, None)
+    if digit is not None:
+        return str(digit)
+    if category in ("Zs", "Zl", "Zp") or char in _BLANKS:
         return " "
     if category == "Pd" or char == "\N{MINUS SIGN}":
         return "-"

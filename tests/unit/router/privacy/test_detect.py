@@ -331,3 +331,36 @@ def test_more_characters_than_are_kept_in_memory_become_plain_too() -> None:
 
 def test_a_match_that_a_check_cannot_read_counts_as_found() -> None:
     assert is_secret(b"no assignment", 0, 13)
+
+
+@pytest.mark.parametrize("stop", [("4111 1111 ", "1111 1111"), ("1111 1111",)])
+def test_an_identifier_that_stop_texts_split_is_found(stop: tuple[str, ...]) -> None:
+    assert scan(request(("user", "card 4111 1111 "), stop=stop)) == {"payment_card": 1}
+
+
+def test_a_stop_text_does_not_hide_what_messages_split() -> None:
+    split = request(("user", "card 4111 1111 "), ("user", "1111 1111"), stop=("5",))
+    assert scan(split) == {"payment_card": 1}
+
+
+KEYCAP, BLACK_CIRCLES = "\ufe0f\u20e3", 0x2776
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "4111\x001111\x001111\x001111",
+        "4111\x081111\x7f1111\x1b1111",
+        "4111\x851111\x9c1111\x801111",
+        "4111\u28001111\u31641111\uffa01111",
+        "".join(digit + KEYCAP for digit in "4111111111111111"),
+        "".join(chr(BLACK_CIRCLES + int(digit) - 1) for digit in "4111111111111111"),
+    ],
+)
+def test_characters_that_do_not_show_or_look_like_others_hide_nothing(text: str) -> None:
+    assert find(text) == {"payment_card": 1}
+
+
+@pytest.mark.parametrize("between", ["\x00", ZERO_WIDTH, "\x1f"])
+def test_what_does_not_show_parts_words_too(between: str) -> None:
+    assert find(f"card{between}4111111111111111{between}end") == {"payment_card": 1}
