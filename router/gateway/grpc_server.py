@@ -18,6 +18,7 @@ from router.errors import ConfigError, RouterError
 from router.gateway import wire
 from router.gateway.answer import Completion, Decision
 from router.gateway.credentials import Credentials
+from router.gateway.json_reader import shown
 from router.gateway.parameter import ParameterError
 from router.gateway.status import Status, status_of
 from router.gateway.use_case import Gateway, new_decision_id
@@ -96,6 +97,7 @@ class GrpcServer:
         decision_id = new_decision_id()
         try:
             tenant = self._tenant(context)
+            _refuse_our_headers(context)
             request = wire.request(_parse(gateway_pb2.GenerateRequest.FromString, payload), tenant)
             async with aclosing(self._gateway.generate(request, decision_id, _time_left_s(context))) as events:
                 async for event in events:
@@ -107,6 +109,7 @@ class GrpcServer:
         decision_id = new_decision_id()
         try:
             tenant = self._tenant(context)
+            _refuse_our_headers(context)
             message = _parse(gateway_pb2.ExplainRequest.FromString, payload).request
             return wire.explanation(await self._gateway.explain(wire.request(message, tenant), decision_id))
         except Exception as exc:
@@ -157,6 +160,13 @@ def _rich(status: Status, decision_id: str) -> status_pb2.Status:
         delay.FromMilliseconds(round(status.retry_after_s * 1000))
         rich.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
     return rich
+
+
+def _refuse_our_headers(context: _Context) -> None:
+    """What HTTP takes as headers stands in the message here; as metadata a tag would be lost."""
+    for key, _ in context.invocation_metadata() or ():
+        if str(key).replace("_", "-").startswith("x-flashgate-"):
+            raise ParameterError(shown(str(key)), "goes into the message, not into metadata", "unknown_parameter")
 
 
 def _parse(read: Callable[[bytes], _Request], payload: bytes) -> _Request:

@@ -1,6 +1,5 @@
 """What a request may hold, whatever protocol brought it. Ranges of sampling are those of the wire contract."""
 
-import math
 import re
 from typing import Final
 
@@ -81,7 +80,8 @@ def _check_latency(latency: LatencyTolerance) -> None:
 
 
 def _check_range(name: str, value: float | None, low: int, high: int) -> None:
-    if value is not None and not (math.isfinite(value) and low <= value <= high):
+    # False for NaN too. Not math.isfinite(), which fails on integers beyond any float.
+    if value is not None and not low <= value <= high:
         raise ParameterError(name, f"must be from {low} to {high}")
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, get_args
 
-from router.gateway.json_reader import Fields, parse_object
+from router.gateway.json_reader import Fields, parse_object, shown
 from router.gateway.parameter import ParameterError
 from router.privacy.reach import Reach
 from router.request import GenerationRequest, LatencyClass, LatencyTolerance, Message, Sampling
@@ -54,6 +54,7 @@ _CLASSES: Final[Mapping[str, LatencyClass]] = {name: name for name in get_args(L
 TAGS_HEADER: Final = "x-flashgate-tags"
 TTFT_HEADER: Final = "x-flashgate-ttft-ms"
 TOTAL_HEADER: Final = "x-flashgate-total-ms"
+_HEADERS: Final = (TAGS_HEADER, TTFT_HEADER, TOTAL_HEADER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,7 @@ def read(raw: bytes, headers: Sequence[tuple[str, str]], tenant: str) -> ChatReq
 
     Raises ParameterError. Ranges are checked by `limits`.
     """
+    _refuse_unknown(headers)
     body = Fields(parse_object(raw))
     # Any name will do, or none: the route decides, and the answer says which model it was.
     body.text("model")
@@ -90,6 +92,13 @@ def read(raw: bytes, headers: Sequence[tuple[str, str]], tenant: str) -> ChatReq
     _refuse_unsupported(body, NEUTRAL)
     body.done()
     return ChatRequest(generation, stream, include_usage)
+
+
+def _refuse_unknown(headers: Sequence[tuple[str, str]]) -> None:
+    """A header that was meant for us and is misspelt must not be lost: it could have been a tag."""
+    for name, _ in headers:
+        if name.replace("_", "-").startswith("x-flashgate-") and name not in _HEADERS:
+            raise ParameterError(shown(name), f"unknown header; known are {', '.join(_HEADERS)}", "unknown_parameter")
 
 
 def _refuse_unsupported(fields: Fields, neutral: Mapping[str, tuple[object, ...]]) -> None:

@@ -5,8 +5,11 @@ from typing import Final
 
 from flashgate.v1 import common_pb2, gateway_pb2
 from google.protobuf import duration_pb2
+from google.protobuf.message import Message as ProtoMessage
+from google.protobuf.unknown_fields import UnknownFieldSet
 
 from router.gateway.answer import Completion, Decision
+from router.gateway.limits import MAX_MESSAGES
 from router.gateway.parameter import ParameterError
 from router.gateway.use_case import Explanation
 from router.privacy.reach import Reach
@@ -29,7 +32,13 @@ _FINISH_REASONS: Final = {"stop": common_pb2.FINISH_REASON_STOP, "length": commo
 
 
 def request(message: gateway_pb2.GenerateRequest, tenant: str) -> GenerationRequest:
-    """Raises ParameterError for an enum value that this version does not know. Ranges are checked by `limits`."""
+    """Raises ParameterError for a field or an enum value that this version does not know, and for more messages than
+    are worth converting. Other ranges are checked by `limits`."""
+    if len(message.messages) > MAX_MESSAGES:
+        raise ParameterError("messages", f"has {len(message.messages)} messages; at most {MAX_MESSAGES}")
+    if _has_unknown_field(message):
+        # A later version's, or one of the wrong type: it might be meant to keep the request here.
+        raise ParameterError(None, "the message has a field that is not known here", "unknown_parameter")
     return GenerationRequest(
         messages=tuple(Message(role=turn.role, content=turn.content) for turn in message.messages),
         sampling=_sampling(message.sampling),
@@ -134,6 +143,17 @@ def _latency(message: gateway_pb2.LatencyTolerance) -> LatencyTolerance:
         latency_class=_CLASSES[message.latency_class],
         strict=message.strict,
     )
+
+
+def _has_unknown_field(message: ProtoMessage) -> bool:
+    if len(UnknownFieldSet(message)):
+        return True
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            parts = [value] if isinstance(value, ProtoMessage) else value
+            if any(map(_has_unknown_field, parts)):
+                return True
+    return False
 
 
 def _max_reach(value: int) -> Reach | None:

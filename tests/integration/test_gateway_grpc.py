@@ -11,7 +11,9 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2
 
+from router.gateway import wire
 from router.gateway.credentials import Credentials
+from router.gateway.parameter import ParameterError
 from tests.integration.gateway_fakes import FakeCloud, FakeEdge
 from tests.integration.gateway_rig import Rig, collect, prefer, request, rig
 
@@ -75,6 +77,35 @@ async def test_bad_request_is_refused_by_parameter(
         assert error_info(error).metadata["parameter"] == parameter
         assert CANARY not in (error.details() or "")
     assert edge.seen.payloads == []
+
+
+@pytest.mark.parametrize("key", ["x-flashgate-tags", "x_flashgate_tags", "x-flashgate-max-reach"])
+async def test_tag_in_metadata_is_refused_rather_than_lost(running: Rig, edge: FakeEdge, key: str) -> None:
+    metadata = ((key, "phi"),)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await anext(aiter(running.stub.Generate(request("hello"), metadata=metadata)))
+    with pytest.raises(grpc.aio.AioRpcError) as explained:
+        await running.stub.Explain(gateway_pb2.ExplainRequest(request=request("hello")), metadata=metadata)
+    for error in (caught.value, explained.value):
+        assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert error_info(error).metadata["parameter"] == key
+    assert edge.seen.payloads == []
+
+
+NEWER_FIELD, TAGS_AS_A_NUMBER = b"\x38\x01", b"\x18\x05"
+SAMPLING_WITH_A_NEWER_FIELD = b"\x12\x02\x78\x01"
+
+
+@pytest.mark.parametrize("field", [NEWER_FIELD, TAGS_AS_A_NUMBER, SAMPLING_WITH_A_NEWER_FIELD])
+def test_field_that_is_not_known_is_refused_rather_than_lost(field: bytes) -> None:
+    message = gateway_pb2.GenerateRequest.FromString(request("hello").SerializeToString() + field)
+    with pytest.raises(ParameterError, match="a field that is not known here"):
+        wire.request(message, "default")
+
+
+def test_very_many_messages_are_refused_before_they_are_converted() -> None:
+    with pytest.raises(ParameterError, match="has 100000 messages; at most 1024"):
+        wire.request(gateway_pb2.GenerateRequest.FromString(b"\x0a\x00" * 100_000), "default")
 
 
 @pytest.mark.parametrize("method", ["Generate", "Explain", "ListModels", "GetStatus"])

@@ -199,3 +199,18 @@ def test_latency_header_that_is_no_whole_number_is_refused(value: str) -> None:
 def test_latency_header_given_twice_is_refused() -> None:
     with pytest.raises(ParameterError, match="x-flashgate-total-ms: is given twice"):
         read_with([("x-flashgate-total-ms", "5"), ("x-flashgate-total-ms", "6")], {})
+
+
+@pytest.mark.parametrize(
+    "name", ["x-flashgate-tag", "x-flashgate-privacy-tags", "x_flashgate_tags", "x-flashgate-max-reach"]
+)
+def test_misspelt_header_of_ours_is_refused_rather_than_lost(name: str) -> None:
+    with pytest.raises(ParameterError, match="unknown header; known are x-flashgate-tags") as caught:
+        read_with([(name, "phi")], {})
+    assert (caught.value.param, caught.value.code) == (name, "unknown_parameter")
+
+
+@pytest.mark.parametrize("key", ["max_tokens", "top_k", "seed"])
+@pytest.mark.parametrize("value", [10**400, -(10**400)])
+def test_integer_beyond_any_float_is_out_of_range(key: str, value: int) -> None:
+    assert refused(**{key: value}).param == key
