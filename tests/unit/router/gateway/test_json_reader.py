@@ -1,5 +1,7 @@
 """Strict JSON: what is refused, and that no refusal repeats the caller's text."""
 
+import json
+
 import pytest
 
 from router.gateway.json_reader import MAX_DEPTH, Fields, parse_object
@@ -94,3 +96,14 @@ def test_unread_field_that_is_no_name_is_not_repeated() -> None:
     with pytest.raises(ParameterError) as caught:
         Fields({f"{CANARY} is my secret": 1}).done()
     assert CANARY not in str(caught.value)
+
+
+@pytest.mark.parametrize("item", ["{}", "[]", "1"])
+def test_body_of_very_many_items_is_refused_before_it_is_parsed(item: str) -> None:
+    with pytest.raises(ParameterError, match="more than 200000 objects, lists and items"):
+        parse_object(f'{{"a": [{",".join([item] * 200_001)}]}}'.encode())
+
+
+def test_text_may_hold_what_looks_like_many_items() -> None:
+    text = '[{,\\"' * 100_000
+    assert parse_object(json.dumps({"a": text}).encode()) == {"a": text}
