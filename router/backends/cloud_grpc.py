@@ -1,6 +1,7 @@
 """A cloud over gRPC: CloudService, its health read every two seconds."""
 
 import dataclasses
+import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
@@ -22,6 +23,8 @@ POLL_INTERVAL_S = 2.0
 # While it is down it is asked more often, so that it is used again soon.
 POLL_INTERVAL_DOWN_S = 0.5
 POLL_TIMEOUT_S = 2.0
+# A model's name goes into logs and metrics, and the server that gives it has just read a request.
+_MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}")
 
 
 class CloudGrpcBackend:
@@ -99,7 +102,7 @@ class CloudGrpcBackend:
 
     def _learn_model(self, model: str) -> None:
         """The server's own default has no name until it answers."""
-        if model and not self._model and model != self._state.model:
+        if not self._model and model != self._state.model and _MODEL.fullmatch(model):
             self._update(model=model)
 
     async def _look(self) -> float:

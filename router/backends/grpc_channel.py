@@ -11,6 +11,8 @@ from google.rpc import error_details_pb2, status_pb2
 from router.backends.failure import BackendError, Cause
 
 MAX_RECEIVE_BYTES: Final = 16 << 20
+# What a server asks for beyond this is taken for a mistake.
+MAX_RETRY_AFTER_S: Final = 3600.0
 
 _OPTIONS: Final = (
     # A proxy named in the environment would be a way out that no permit covers.
@@ -51,9 +53,14 @@ def is_loopback(address: str) -> bool:
     localhost does not count: what it resolves to may change."""
     if address.startswith(("unix:", "unix-abstract:")):
         return True
-    host = address.rpartition(":")[0].strip("[]")
+    host = address.rpartition(":")[0]
     if host == "localhost":
         return True
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        # gRPC takes `::1:5005` for an address as a whole, on another machine.
+        return False
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -70,7 +77,9 @@ def backend_error(backend: str, error: grpc.aio.AioRpcError) -> BackendError:
     cause = _CAUSES.get(code, Cause.FAILED)
     if cause is Cause.REJECTED and reason == "PROMPT_TOO_LONG":
         cause = Cause.PROMPT_TOO_LONG
-    retry_after_s = retry.retry_delay.ToTimedelta().total_seconds() if retry.HasField("retry_delay") else None
+    # Its own arithmetic fails on delays that a server may well send.
+    seconds = retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9
+    retry_after_s = seconds if 0 < seconds <= MAX_RETRY_AFTER_S else None
     return BackendError(backend, cause, f"{code.name}{f' ({reason})' if reason else ''}", retry_after_s)
 
 

@@ -37,6 +37,9 @@ class ExactCall(Generic[_Response]):
         call = self._call(payload)
         try:
             async for answer in call:
+                if answer is None:
+                    # What the library makes of bytes that the parser refuses.
+                    raise BackendError(self._backend, Cause.BROKEN, "it sent bytes that are no answer")
                 yield answer
         except grpc.aio.AioRpcError as exc:
             raise backend_error(self._backend, exc) from None

@@ -59,7 +59,7 @@ class CompletionStream:
         self._finish(choice.get("finish_reason"))
         delta = choice.get("delta")
         text = delta.get("content") if isinstance(delta, dict) else None
-        return text if isinstance(text, str) else ""
+        return _text(text) if isinstance(text, str) else ""
 
     def _finish(self, reason: object) -> None:
         if reason is None:
@@ -94,6 +94,15 @@ def _object(data: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise StreamError("an event is not a JSON object")
     return value
+
+
+def _text(text: str) -> str:
+    """JSON can carry half of a surrogate pair, which none of our own answers can."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise StreamError("an event holds half of a surrogate pair") from None
+    return text
 
 
 def _count(value: object) -> int | None:

@@ -173,7 +173,11 @@ class HttpServer:
         return PlainTextResponse("".join(lines), 200 if is_ready else 503)
 
     async def _exposition(self, request: Request) -> Response:
-        encoder, content_type = choose_encoder(request.headers.get("accept", ""))
+        try:
+            encoder, content_type = choose_encoder(request.headers.get("accept", ""))
+        except (TypeError, ValueError):
+            # It reads versions as numbers. Who asks for something odd gets what everybody understands.
+            encoder, content_type = choose_encoder("")
         return Response(encoder(self._metrics.registry), headers={"content-type": content_type})
 
 

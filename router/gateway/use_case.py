@@ -106,12 +106,14 @@ class Gateway:
                 raise _refused(plan)
             report.planned(plan)
             answer = await self._attempts.open(plan.candidates, plan.floor, request, decision_id, deadline)
-            decision = self._decision(plan, answer, decision_id)
-            report.decided(decision)
-            yield decision
-            async with aclosing(self._events(answer, report)) as events:
-                async for event in events:
-                    yield event
+            # From here on, not from the first event: who leaves with the decision must free the backend too.
+            async with aclosing(answer.rest):
+                decision = self._decision(plan, answer, decision_id)
+                report.decided(decision)
+                yield decision
+                async with aclosing(self._events(answer, report)) as events:
+                    async for event in events:
+                        yield event
         except RouterError as exc:
             report.failed(exc)
             raise
@@ -143,17 +145,16 @@ class Gateway:
         return _decision(plan, candidate, model or candidate.model, decision_id, answer.failures)
 
     async def _events(self, answer: Answer, report: Report) -> AsyncGenerator[TextDelta | Completion, None]:
-        async with aclosing(answer.rest):
-            report.first_text()
-            if isinstance(answer.first, Finished):
-                yield report.finished(answer.first)
+        report.first_text()
+        if isinstance(answer.first, Finished):
+            yield report.finished(answer.first)
+            return
+        yield answer.first
+        async for event in answer.rest:
+            if isinstance(event, Finished):
+                yield report.finished(event)
                 return
-            yield answer.first
-            async for event in answer.rest:
-                if isinstance(event, Finished):
-                    yield report.finished(event)
-                    return
-                yield event
+            yield event
 
 
 def _refused(refusal: Refusal) -> RefusedError:

@@ -22,6 +22,9 @@ from router.privacy.reach import Reach
         "0.0.0.0:1",
         "[fe80::1]:1",
         "2130706433:1",
+        # gRPC dials this as one address, not as ::1 with a port.
+        "::1:5005",
+        "]127.0.0.1[:1",
         ":50051",
         "",
     ],

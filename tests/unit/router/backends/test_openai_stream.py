@@ -72,6 +72,11 @@ def test_other_finish_reasons_are_no_whole_answer(reason: object) -> None:
     assert "CANARY" not in str(caught.value)
 
 
+def test_half_of_a_surrogate_pair_is_no_text() -> None:
+    with pytest.raises(StreamError, match="surrogate"):
+        list(CompletionStream().feed(event(chunk("\ud83d"))))
+
+
 @pytest.mark.parametrize("choices", [None, [], ["x"], [{"delta": None}], [{"delta": {"content": 7}}], {"0": {}}])
 def test_odd_choices_hold_no_text(choices: object) -> None:
     assert list(CompletionStream().feed(event({"choices": choices}))) == []
