@@ -40,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     try:
         status: int = args.func(args)
+        sys.stdout.flush()  # here, where what fails can still be said
     except EdgeError as error:
         print(f"flashgate-edge: error: {error}", file=sys.stderr)
         return 1
@@ -49,4 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output (`| head`) went away: nothing is left to say, and nobody to say it to.
         sys.stderr.close()
         return 0
+    except OSError as error:  # a full disk or the like, where the command knew nothing better to say
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"flashgate-edge: error: {where}{error.strerror or error}", file=sys.stderr)
+        return 1
     return status

@@ -89,6 +89,8 @@ def write_npy(path: Path, shape: tuple[int, int], blocks: "Iterator[NDArray[np.f
             os.fsync(file.fileno())
         Path(partial).chmod(0o644)
         Path(partial).replace(path)
-    except BaseException:
+    except BaseException as error:
         Path(partial).unlink()
+        if isinstance(error, OSError):
+            raise RequestError(f"cannot write {path}: {error.strerror}") from error
         raise

@@ -1,5 +1,7 @@
 """`flashgate-edge logits`: ids as people give them, and a file that is whole or absent."""
 
+import errno
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,6 +35,16 @@ def test_a_file_that_could_not_be_finished_does_not_appear(tmp_path: Path) -> No
         raise StorageError("the disk")
 
     with pytest.raises(StorageError):
+        write_npy(tmp_path / "out.npy", (2, 3), blocks())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_one_clear_error_and_leaves_nothing(tmp_path: Path) -> None:
+    def blocks() -> Iterator[NDArray[np.float32]]:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        yield
+
+    with pytest.raises(RequestError, match=r"cannot write .*out.npy: No space left on device"):
         write_npy(tmp_path / "out.npy", (2, 3), blocks())
     assert not list(tmp_path.iterdir())
 
