@@ -8,6 +8,7 @@ from edge.config import FULL_ATTENTION, ModelConfig
 from edge.errors import CheckpointError
 
 PREFIXES = ("model.language_model.", "model.")  # the nested type's, the text type's
+LM_HEAD = "lm_head.weight"
 SKIPPED = {"vision": ("model.visual.", "visual."), "mtp": ("mtp.",)}
 
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from edge.checkpoint.json_file import read_object
 from edge.checkpoint.layout import Format
 from edge.checkpoint.names import (
+    LM_HEAD,
     DenseTensor,
     Part,
     below_prefix,
@@ -70,6 +71,8 @@ class Checkpoint:
         self._set = TensorSet(path)
         try:
             self._names = below_prefix(self._set.tensors)
+            if LM_HEAD in self._names:  # transformers takes the head that is there, whatever the config says of tying
+                self.config = replace(self.config, tie_embeddings=False)
             self.skipped = self._skipped()
             self._check_tensors()
         except BaseException:

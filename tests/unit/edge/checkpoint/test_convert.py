@@ -22,7 +22,7 @@ from edge.checkpoint.random_model import write_random_checkpoint
 from edge.checkpoint.source import Checkpoint
 from edge.errors import CheckpointError, PackError
 from edge.quant.floats import widen
-from tests.unit.edge.checkpoint.samples import TINY, Tensors, change_json, change_tensors, convert
+from tests.unit.edge.checkpoint.samples import TINY, Tensors, change_json, change_tensors, convert, read_tensors
 
 RELATIVE_ERRORS = {16: 0.0, 8: 0.01, 4: 0.15}  # of a weight's norm, for normal random weights
 
@@ -116,6 +116,16 @@ def test_a_tied_head_is_not_stored_twice(tmp_path: Path) -> None:
     pack = convert(tmp_path / "source", tmp_path / "out")
     assert pack.config.tie_embeddings
     assert "lm_head" not in pack.load_dense()
+
+
+def test_a_head_that_is_there_is_used_whatever_the_config_says_of_tying(source: Path) -> None:
+    change_json(source / "config.json", lambda config: config.update(tie_word_embeddings=True))
+    pack = convert(source, source.parent / "out")
+    assert not pack.config.tie_embeddings
+    form, head = read_tensors(source / "model.safetensors")["lm_head.weight"]
+    stored = pack.load_dense()["lm_head"]
+    assert isinstance(stored, Matrix)
+    np.testing.assert_array_equal(dequantize(stored), widen(head, form))
 
 
 def test_progress_adds_up_to_the_source(source: Path) -> None:
