@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.checkpoint.contents import DENSE_FILE, TOKENIZER_DIR, DenseEntry, expert_file
-from edge.checkpoint.disk import PackFile
+from edge.checkpoint.disk import PackFile, file_crc
 from edge.checkpoint.layout import SECTION_ALIGNMENT, ExpertLayout, round_up
 from edge.checkpoint.manifest import Manifest, read_manifest
 from edge.checkpoint.matrix import Matrix, aligned_zeros
@@ -24,7 +24,7 @@ Progress = Callable[[int], object]  # is given the bytes done since the last cal
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """A pack whose manifest is sound and whose files have the right sizes; contents are checked as they are read."""
+    """A pack with sound manifest and tokenizer, and files of the right sizes; weights are checked as they are read."""
 
     path: Path
     manifest: Manifest
@@ -35,6 +35,7 @@ class Pack:
         pack = cls(path, read_manifest(path))
         for file, nbytes in pack.files():
             check_size(file, nbytes)
+        pack._check_tokenizer()
         return pack
 
     @property
@@ -66,6 +67,12 @@ class Pack:
     def tokenizer_files(self) -> tuple[Path, ...]:
         """What was copied from beside the checkpoint, generation_config.json too."""
         return tuple(self.path / TOKENIZER_DIR / file.name for file in self.manifest.tokenizer)
+
+    def _check_tokenizer(self) -> None:
+        """Raise PackError if a file of the tokenizer is altered: the text would be plausible nonsense."""
+        for path, file in zip(self.tokenizer_files(), self.manifest.tokenizer, strict=True):
+            if file_crc(path) != (file.nbytes, file.crc):
+                raise PackError(f"{path}: altered: its checksum does not match")
 
     @property
     def dense_nbytes(self) -> int:

@@ -65,6 +65,7 @@ def test_a_pack_offers_what_the_engine_asks_for(pack: Path) -> None:
         (lambda pack: os.truncate(pack / "layers" / "002.experts", 5), "002.experts: 5 bytes; the manifest says"),
         (lambda pack: (pack / "layers" / "001.experts").unlink(), "001.experts: No such file"),
         (lambda pack: (pack / "tokenizer" / "tokenizer.json").write_text("{}"), "tokenizer.json: 2 bytes"),
+        (lambda pack: flip(pack / "tokenizer" / "tokenizer.json", 40), "tokenizer.json: altered: its checksum"),
         (lambda pack: (pack / "manifest.json").write_bytes(b"\xff"), "manifest.json: not JSON"),
         (lambda pack: os.truncate(pack / "manifest.json", 1000), "manifest.json: not JSON, cut off or altered"),
         (lambda pack: (pack / "manifest.json").write_text("[]"), "not the manifest of a packed model"),
