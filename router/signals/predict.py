@@ -19,6 +19,9 @@ DEFAULT_MAX_TOKENS: Final = 256
 ASSUMED_PREFILL_TOKENS_PER_SECOND: Final = 20.0
 ASSUMED_DECODE_TOKENS_PER_SECOND: Final = 1.0
 
+# A token in eleven days: nothing that was measured.
+_LEAST_RATE: Final = 1e-6
+
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
@@ -72,5 +75,6 @@ def _holds(bound_s: float | None, predicted_s: float | None) -> bool:
 
 
 def _is_rate(value: float) -> bool:
-    """A measured rate: servers report 0 before the first measurement."""
-    return math.isfinite(value) and value > 0
+    """A measured rate: servers report 0 before the first measurement. Dividing by less than `_LEAST_RATE` could give
+    numbers that no duration holds."""
+    return _LEAST_RATE <= value < math.inf

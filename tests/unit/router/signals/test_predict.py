@@ -15,7 +15,7 @@ def edge(**fields: Any) -> BackendState:
     return BackendState(name="edge", lane="edge", reach=Reach.DEVICE, available=True, **fields)
 
 
-@pytest.mark.parametrize("rate", [0.0, -1.0, math.nan, math.inf])
+@pytest.mark.parametrize("rate", [0.0, -1.0, math.nan, math.inf, 1e-308])
 @pytest.mark.parametrize("which", ["prefill_tokens_per_second", "decode_tokens_per_second"])
 def test_without_both_rates_nothing_is_predicted(which: str, rate: float) -> None:
     rates = {"prefill_tokens_per_second": 100.0, "decode_tokens_per_second": 10.0, which: rate}
@@ -67,7 +67,7 @@ def test_what_is_unknown_promises_nothing() -> None:
     assert not Bounds(total_s=1e9).hold(Prediction(None, None))
 
 
-@pytest.mark.parametrize(("measured", "tokens"), [(0.0, 3), (2.5, 4), (math.nan, 3), (-1.0, 3)])
+@pytest.mark.parametrize(("measured", "tokens"), [(0.0, 3), (2.5, 4), (math.nan, 3), (-1.0, 3), (1e-300, 3)])
 def test_prompt_tokens_come_from_bytes(measured: float, tokens: int) -> None:
     assert prompt_tokens(10, edge(prompt_bytes_per_token=measured)) == tokens
 
