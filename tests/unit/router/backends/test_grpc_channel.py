@@ -3,7 +3,7 @@
 import pytest
 
 from router.backends.edge_grpc import EdgeGrpcBackend
-from router.backends.grpc_channel import is_loopback
+from router.backends.grpc_channel import is_loopback, target
 from router.privacy.permit import PermitOffice
 from router.privacy.reach import Reach
 
@@ -36,6 +36,19 @@ def test_address_that_may_lead_elsewhere_is_not_this_device(address: str) -> Non
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "localhost:1", "unix:/run/edge.sock"])
 def test_loopback_is_this_device(address: str) -> None:
     assert is_loopback(address)
+
+
+@pytest.mark.parametrize(
+    ("address", "dialled"),
+    [
+        ("localhost:50051", "127.0.0.1:50051"),
+        ("[::1]:50051", "[::1]:50051"),
+        ("unix:localhost:1", "unix:localhost:1"),
+        ("localhost.example:1", "localhost.example:1"),
+    ],
+)
+def test_localhost_is_not_looked_up(address: str, dialled: str) -> None:
+    assert target(address) == dialled
 
 
 @pytest.mark.parametrize(("address", "reach"), [("127.0.0.1:1", Reach.DEVICE), ("192.0.2.1:1", Reach.FLEET)])
