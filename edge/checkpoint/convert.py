@@ -55,6 +55,7 @@ class Conversion:
             key = {
                 "version": VERSION,
                 "source": self._checkpoint.identity(),
+                "source_modified_ns": self._checkpoint.modified_ns(),
                 "bits": self._bits,
                 "group": self.contents.group,
             }

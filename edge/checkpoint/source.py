@@ -94,6 +94,10 @@ class Checkpoint:
             ],
         }
 
+    def modified_ns(self) -> list[int]:
+        """When each file of tensors was last written: a checkpoint trained on has the same identity, but other weights."""
+        return [file.path.stat().st_mtime_ns for file in self._set.files]
+
     def dense(self, tensor: DenseTensor) -> SourceMatrix:
         """A tensor outside the routed experts; one of a single dimension is one row."""
         *leading, cols = tensor.source_shape

@@ -294,6 +294,18 @@ def test_work_of_another_source_or_with_other_options_is_not_reused(source: Path
         assert conversion.finished_bytes == 0
 
 
+def test_work_is_not_reused_once_the_source_was_written_again(source: Path) -> None:
+    out = source.parent / "out"
+    stop_after(source, out, NUM_DENSE + 20, bits=4)
+    weights = source / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1  # the same names, shapes and size: a model that was trained on
+    weights.write_bytes(data)
+    os.utime(weights, ns=(0, weights.stat().st_mtime_ns + 1))
+    with Conversion(source, out, bits=4) as conversion:
+        assert conversion.finished_bytes == 0
+
+
 @pytest.mark.parametrize("tail", [b"", b'{"file": "layers/', b"\xff\xfe\n", b"\n"])
 def test_a_torn_journal_loses_only_its_last_line(source: Path, tail: bytes) -> None:
     out = source.parent / "out"
