@@ -28,6 +28,9 @@ class Limits:
     edge_first_text_factor: float = 4.0
     # Between two pieces of an answer.
     stall_s: float = 120.0
+    # Above what a million tokens, the most that may be asked for, come to: a server that never ends must not fill our
+    # memory.
+    answer_chars: int = 32 << 20
     circuit: CircuitLimits = field(default_factory=CircuitLimits)
 
 
@@ -120,6 +123,7 @@ class Attempts:
         stream = self._gate.send(candidate.backend, floor, request, decision_id)
         circuit.started(self._clock())
         verdict: Callable[[float], None] = circuit.undecided
+        num_chars = 0
         try:
             async with aclosing(stream):
                 limit_s = self._first_text_limit_s(candidate)
@@ -128,6 +132,8 @@ class Attempts:
                         verdict = circuit.succeeded
                     else:
                         circuit.answered()
+                        num_chars += len(event.text)
+                        self._check_length(candidate, num_chars)
                     yield event
                     limit_s = self._limits.stall_s
         except BackendError as exc:
@@ -153,6 +159,11 @@ class Attempts:
             if left_s < limit_s:
                 raise DeadlineError("the caller's deadline passed") from None
             raise BackendError(candidate.backend, Cause.TIMED_OUT, f"nothing came for {limit_s:.0f} s") from None
+
+    def _check_length(self, candidate: Candidate, num_chars: int) -> None:
+        if num_chars > self._limits.answer_chars:
+            detail = f"its answer has more than {self._limits.answer_chars} characters"
+            raise BackendError(candidate.backend, Cause.BROKEN, detail)
 
     def _first_text_limit_s(self, candidate: Candidate) -> float:
         limits = self._limits

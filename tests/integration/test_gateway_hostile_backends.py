@@ -11,6 +11,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 
 from router.request import GenerationRequest, Message
+from router.resilience.attempts import Limits
 from tests.integration.gateway_fakes import FakeCloud, FakeEdge, FakeGrpc, Script, until
 from tests.integration.gateway_rig import collect, prefer, request, rig
 
@@ -63,6 +64,13 @@ async def test_name_that_a_cloud_gives_its_model_is_no_place_for_content() -> No
         assert CANARY not in str(answer.decision)
         assert CANARY not in running.log.getvalue()
         assert CANARY not in running.exposition()
+
+
+async def test_answer_that_does_not_end_is_ended() -> None:
+    texts = ("more",) * 100
+    async with FakeEdge(Script(texts=texts)) as edge, rig(edge=edge.address, limits=Limits(answer_chars=40)) as running:
+        with pytest.raises(grpc.aio.AioRpcError, match="more than 40 characters"):
+            await collect(running, request())
 
 
 async def test_caller_that_leaves_with_the_decision_frees_the_backend() -> None:
