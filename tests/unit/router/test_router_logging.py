@@ -27,7 +27,7 @@ def test_line_is_json_with_level_and_time() -> None:
     logger_to(stream).warning("backend_failed", backend="edge")
     line = json.loads(stream.getvalue())
     assert line.pop("timestamp").endswith("Z")
-    assert line == {"event": "backend_failed", "level": "warning", "backend": "edge"}
+    assert line == {"service": "gateway", "event": "backend_failed", "level": "warning", "backend": "edge"}
 
 
 def test_others_records_keep_their_template_and_lose_their_arguments(
