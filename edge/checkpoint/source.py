@@ -95,7 +95,7 @@ class Checkpoint:
         }
 
     def modified_ns(self) -> list[int]:
-        """When each file of tensors was last written: a checkpoint trained on has the same identity, but other weights."""
+        """When each file of tensors was last written: training changes the weights, but not the identity."""
         return [file.path.stat().st_mtime_ns for file in self._set.files]
 
     def dense(self, tensor: DenseTensor) -> SourceMatrix:

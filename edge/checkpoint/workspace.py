@@ -58,8 +58,8 @@ class Workspace:
 
     def finish(self, file: str, note: Any) -> None:
         """Note that a file, given from the workspace's path, is whole and on disk."""
+        self.finished[file] = note  # first: an interrupt between the two must not pass for nothing done, and clear it
         self._append({"file": file, "note": note})
-        self.finished[file] = note
 
     def publish(self) -> None:
         """Let OUT be this directory, whose files are all on disk."""

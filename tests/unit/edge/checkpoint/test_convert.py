@@ -20,6 +20,7 @@ from edge.checkpoint.names import Part, Role, dense_tensors
 from edge.checkpoint.pack import Pack
 from edge.checkpoint.random_model import write_random_checkpoint
 from edge.checkpoint.source import Checkpoint
+from edge.checkpoint.workspace import Workspace
 from edge.errors import CheckpointError, PackError
 from edge.quant.floats import widen
 from tests.unit.edge.checkpoint.samples import TINY, Tensors, change_json, change_tensors, convert, read_tensors
@@ -292,6 +293,22 @@ def test_work_of_another_source_or_with_other_options_is_not_reused(source: Path
     change_json(source / "config.json", lambda config: config.update(rms_norm_eps=1e-5))
     with Conversion(source, out, bits=4) as conversion:
         assert conversion.finished_bytes == 0
+
+
+def test_an_interrupt_while_a_file_is_noted_keeps_it(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, append = source.parent / "out", Workspace._append
+
+    def interrupted(self: Workspace, line: Any) -> None:
+        append(self, line)
+        if "file" in line:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Workspace, "_append", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        convert(source, out)
+    monkeypatch.undo()
+    with Conversion(source, out) as conversion:
+        assert conversion.finished_bytes > 0
 
 
 def test_work_is_not_reused_once_the_source_was_written_again(source: Path) -> None:
