@@ -33,7 +33,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument("prompt", help="what to ask; - reads it from stdin")
     parser.add_argument("--system", metavar="TEXT", help="a system message before the prompt")
-    parser.add_argument("--tags", metavar="A,B", default="", help="privacy tags, such as phi,internal")
+    parser.add_argument("--tags", metavar="A,B", help="privacy tags, such as phi,internal")
     parser.add_argument("--max-reach", choices=["device", "fleet", "cloud_masked", "cloud"], help="go no further")
     parser.add_argument("--min-capability", metavar="NAME", default="", help="least capability class")
     parser.add_argument("--ttft-ms", type=_positive, metavar="N", help="bound for the first token, milliseconds")
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
 def _request(args: argparse.Namespace) -> "gateway_pb2.GenerateRequest":
     from flashgate.v1 import common_pb2, gateway_pb2
 
-    for name, text in (("the prompt", args.prompt), ("--system", args.system or ""), ("--tags", args.tags)):
+    for name, text in (("the prompt", args.prompt), ("--system", args.system or ""), ("--tags", args.tags or "")):
         _check_utf8(name, text)
     messages = [] if args.system is None else [common_pb2.ChatMessage(role="system", content=args.system)]
     messages.append(common_pb2.ChatMessage(role="user", content=_prompt(args.prompt)))
@@ -83,13 +83,22 @@ def _request(args: argparse.Namespace) -> "gateway_pb2.GenerateRequest":
     request = gateway_pb2.GenerateRequest(
         messages=messages,
         sampling=common_pb2.Sampling(max_tokens=args.max_tokens, temperature=args.temperature, seed=args.seed),
-        privacy_tags=[tag.strip() for tag in args.tags.split(",") if tag.strip()],
+        privacy_tags=_tags(args.tags),
         latency=latency,
         min_capability=args.min_capability,
     )
     if args.max_reach is not None:
         request.max_reach = common_pb2.Reach.Value(f"REACH_{args.max_reach.upper()}")
     return request
+
+
+def _tags(argument: str | None) -> list[str]:
+    if argument is None:
+        return []
+    tags = [tag.strip() for tag in argument.split(",") if tag.strip()]
+    if not tags:
+        raise RequestError("--tags names no tag; leave it out if the request has none")
+    return tags
 
 
 def _prompt(argument: str) -> str:

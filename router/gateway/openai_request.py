@@ -231,9 +231,13 @@ def _least(first: float | None, second: float | None) -> float | None:
 
 
 def _header_tags(headers: Sequence[tuple[str, str]]) -> tuple[str, ...]:
-    """Comma-separated; a repeated header adds its tags. An empty name between commas means nothing."""
-    names = [name.strip() for key, value in headers if key == TAGS_HEADER for name in value.split(",")]
-    return tuple(name for name in names if name)
+    """Comma-separated; a repeated header adds its tags. An empty name between commas means nothing, but a header
+    without any name is an error: a caller whose variable was not set must not become one without tags."""
+    values = [value for key, value in headers if key == TAGS_HEADER]
+    names = [[name.strip() for name in value.split(",") if name.strip()] for value in values]
+    if not all(names):
+        raise ParameterError(TAGS_HEADER, "names no tag; leave it out if the request has none")
+    return tuple(name for some in names for name in some)
 
 
 def _milliseconds(headers: Sequence[tuple[str, str]], header: str) -> float | None:

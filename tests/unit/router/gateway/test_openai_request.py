@@ -183,6 +183,12 @@ def test_tags_of_headers_and_body_add_up() -> None:
     )
 
 
+@pytest.mark.parametrize("value", ["", " ", ",", " , ,"])
+def test_tags_header_without_a_tag_is_refused(value: str) -> None:
+    with pytest.raises(ParameterError, match="x-flashgate-tags: names no tag"):
+        read_with([("x-flashgate-tags", "phi"), ("x-flashgate-tags", value)], {})
+
+
 @pytest.mark.parametrize(("header_ms", "body_ms", "seconds"), [(200, 500, 0.2), (500, 200, 0.2), (200, None, 0.2)])
 def test_tighter_latency_bound_holds(header_ms: int, body_ms: int | None, seconds: float) -> None:
     headers = [("x-flashgate-ttft-ms", str(header_ms))]
