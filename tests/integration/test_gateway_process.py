@@ -67,7 +67,7 @@ def test_ask_writes_json(gateway: str) -> None:
     ("options", "message"),
     [
         (["--tags", "phi"], "[NO_BACKEND_WITHIN_FLOOR]"),
-        (["--tags", ","], "--tags names no tag"),
+        (["--tags", ","], "--tags names no tag; leave it out if the request has none"),
         (["--temperature", "9"], "temperature: must be from 0 to 2 [INVALID_VALUE]"),
         (["--max-reach", "device"], "[NO_BACKEND_WITHIN_FLOOR]"),
     ],
