@@ -1,10 +1,12 @@
 """Keeps one engine process running: starts it, talks to it, notices its death or silence, starts the next."""
 
 import asyncio
+import signal
 import sys
 import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from enum import StrEnum
 from typing import Any
 
@@ -164,7 +166,8 @@ class Supervisor:
     async def _one_life(self) -> str:
         """From start to end of one process; returns why it ended."""
         self._counters, self._last_words = pipe.Counters(), ""
-        process = await asyncio.create_subprocess_exec(*self._command, stdin=PIPE, stdout=PIPE, limit=LINE_LIMIT)
+        with _interrupts_held():
+            process = await asyncio.create_subprocess_exec(*self._command, stdin=PIPE, stdout=PIPE, limit=LINE_LIMIT)
         self._process = process
         self._started_at = self._clock()
         self._send(self._load)
@@ -253,6 +256,16 @@ class Supervisor:
         except TimeoutError:
             process.kill()
             await process.wait()
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """A process started within is born deaf to Ctrl-C, which would end its imports in a traceback; ours comes after."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 async def _stream(process: Process) -> Any:

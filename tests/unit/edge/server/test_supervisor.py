@@ -1,6 +1,8 @@
 import asyncio
+import signal
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -41,6 +43,15 @@ async def test_before_the_engine_is_ready_requests_are_refused(supervised: Super
         assert (caught.value.reason, caught.value.retry_after_s) == ("ENGINE_LOADING", 10.0)
         await supervisor.wait_ready()
         supervisor.check_ready()
+
+
+async def test_an_engine_is_born_deaf_to_ctrl_c(supervised: Supervised) -> None:
+    async with supervised() as supervisor:
+        await supervisor.wait_ready()
+        status = Path(f"/proc/{supervisor.pid}/status").read_text()
+    blocked = next(line.split()[1] for line in status.splitlines() if line.startswith("SigBlk:"))
+    assert int(blocked, 16) >> (signal.SIGINT - 1) & 1
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
 @pytest.mark.parametrize(
