@@ -167,8 +167,9 @@ class TestRefusals:
         assert time.monotonic() - began < 5
 
     def test_a_deadline_ends_a_running_request(self, node: EdgeNode) -> None:
+        # Short: the answer ends by itself after 475 tokens, which an idle machine computes in 0.4 s.
         with pytest.raises(grpc.RpcError) as caught:
-            list(node.generate(request(max_tokens=ENDLESS), timeout_s=0.5))
+            list(node.generate(request(max_tokens=ENDLESS), timeout_s=0.1))
         assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         eventually(lambda: node.status().running == 0, "an engine freed by the deadline")
 
