@@ -2,10 +2,12 @@
 
 import argparse
 import importlib
+import os
 import pkgutil
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 
 from router import commands
 from router.errors import RouterError
@@ -40,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     try:
         status: int = args.func(args)
+        sys.stdout.flush()  # here, where what fails can still be said
     except RouterError as error:
         print(f"flashgate: error: {error}", file=sys.stderr)
         return 1
@@ -47,6 +50,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         # The reader of our output (`| head`) went away: nothing is left to say, and nobody to say it to.
-        sys.stderr.close()
+        _drop_unwritten_output()
         return 0
+    except OSError as error:  # a full disk or the like, where the command knew nothing better to say
+        _drop_unwritten_output()
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"flashgate: error: {where}{error.strerror or error}", file=sys.stderr)
+        return 1
     return status
+
+
+def _drop_unwritten_output() -> None:
+    """Let what stdout cannot take go nowhere: the interpreter's flush at exit would fail on it and say so."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
