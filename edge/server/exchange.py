@@ -51,6 +51,8 @@ class Exchange:
         self._last_token: float | None = None
         self._prompt_tokens = 0
         self._completion_tokens = 0
+        # Whether nothing but the last message is still to be written: a caller who has read it may leave at once.
+        self.is_complete = False
 
     async def run(self, message: edge_pb2.EdgeServiceGenerateRequest) -> None:
         """Answer `message`. Raises: the EdgeError that it ends with. Cancelling frees the engine within one token."""
@@ -66,6 +68,7 @@ class Exchange:
             reason = None
             while reason is None:
                 reason = await self._pass_on(await job.news(), answer)
+            self.is_complete = True
             await self._write(self._finished(job, reason))
         finally:
             job.cancel()

@@ -123,4 +123,6 @@ class EdgeService(edge_pb2_grpc.EdgeServiceServicer):
 
 def _left(exchange: Exchange, time_left_s: float | None) -> Outcome:
     """Why nobody reads any more."""
+    if exchange.is_complete:
+        return Outcome.FINISHED
     return Outcome.DEADLINE if exchange.is_past(time_left_s) else Outcome.CANCELLED

@@ -21,7 +21,7 @@ from edge.errors import CancelledError, StorageError, UnavailableError
 from edge.prompt import PromptEncoder
 from edge.server import sensors
 from edge.server.admission import Admission
-from edge.server.exchange import ServedModel
+from edge.server.exchange import Exchange, ServedModel
 from edge.server.node import MAX_REQUEST_BYTES
 from edge.server.observed import Event, Outcome, RequestEnded
 from edge.server.pipe import Counters
@@ -207,6 +207,26 @@ async def test_a_stop_text_ends_the_answer_and_frees_the_engine(served: Served, 
     assert responses[-1].finished.finish_reason == common_pb2.FinishReason.FINISH_REASON_STOP
     assert served.engine.is_cancelled
     assert served.outcomes == [Outcome.FINISHED]
+
+
+async def test_a_caller_may_leave_once_it_has_read_the_end(
+    served: Served, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Exchange.run
+
+    async def run_and_linger(exchange: Exchange, message: Request) -> None:
+        await run(exchange, message)
+        await asyncio.Event().wait()  # the moment between the last message and the server's own end of the call
+
+    monkeypatch.setattr(Exchange, "run", run_and_linger)
+    call = served.generate(text_request())
+    await until(lambda: served.engine.started)
+    served.engine.finish()
+    async for response in call:
+        if response.HasField("finished"):
+            break
+    call.cancel()
+    await until(lambda: served.outcomes == [Outcome.FINISHED])
 
 
 async def test_the_tokenizers_own_end_token_ends_the_answer(served: Served, until: Until) -> None:
