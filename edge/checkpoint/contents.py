@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from edge.checkpoint.layout import SECTION_ALIGNMENT, ExpertLayout, Format, MatrixLayout, round_up
+from edge.checkpoint.layout import MATRIX_ALIGNMENT, ExpertLayout, Format, MatrixLayout, round_up
 from edge.checkpoint.names import DenseTensor, Part, Role, dense_tensors, part_shape
 from edge.checkpoint.source import Checkpoint
 from edge.config import ModelConfig
@@ -13,7 +13,7 @@ from edge.config import ModelConfig
 MANIFEST_FILE = "manifest.json"
 DENSE_FILE = "dense.bin"
 TOKENIZER_DIR = "tokenizer"
-QUANTIZED_FORMATS = {8: Format.Q8, 4: Format.Q4}
+QUANTIZED_FORMATS = {8: Format.Q8, 4: Format.Q4, 3: Format.Q3, 2: Format.Q2}
 
 
 def expert_file(layer: int) -> str:
@@ -50,7 +50,7 @@ class Contents:
     def dense_nbytes(self) -> int:
         """Size of dense.bin."""
         last = self.dense[-1]
-        return round_up(last.offset + last.nbytes, SECTION_ALIGNMENT)
+        return round_up(last.offset + last.nbytes, MATRIX_ALIGNMENT)
 
     @cached_property
     def expert_file_nbytes(self) -> int:
@@ -77,7 +77,7 @@ def _place(checkpoint: Checkpoint, bits: int, group: int) -> Iterator[DenseEntry
     for tensor in dense_tensors(checkpoint.config):
         entry = DenseEntry(tensor.name, tensor.shape, _dense_layout(checkpoint, tensor, bits, group), offset)
         yield entry
-        offset = round_up(offset + entry.nbytes, SECTION_ALIGNMENT)
+        offset = round_up(offset + entry.nbytes, MATRIX_ALIGNMENT)
 
 
 def _dense_layout(checkpoint: Checkpoint, tensor: DenseTensor, bits: int, group: int) -> MatrixLayout | None:

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, Self
 from edge.checkpoint.contents import DENSE_FILE, MANIFEST_FILE, TOKENIZER_DIR, expert_file, plan_contents
 from edge.checkpoint.disk import PackFile, file_crc
 from edge.checkpoint.encode import write_dense, write_expert_part
-from edge.checkpoint.layout import BLOCK_ALIGNMENT, CODE_COLUMNS, VERSION, Format
+from edge.checkpoint.layout import BLOCK_ALIGNMENT, RUN_COLUMNS, VERSION, Format
 from edge.checkpoint.manifest import Manifest, TokenizerFile, dump_manifest
 from edge.checkpoint.matrix import aligned_zeros, expert_matrices
 from edge.checkpoint.names import Part, dense_tensors
@@ -43,8 +43,8 @@ class Conversion:
     def __init__(self, source: Path, out: Path, *, bits: int = 16, group: int = 64, force: bool = False) -> None:
         if bits not in BITS:
             raise CheckpointError(f"{bits} bits; possible: {', '.join(map(str, BITS))}")
-        if group < CODE_COLUMNS or group % CODE_COLUMNS:
-            raise CheckpointError(f"group {group}; must be a positive multiple of {CODE_COLUMNS}")
+        if group < RUN_COLUMNS or group % RUN_COLUMNS:
+            raise CheckpointError(f"group {group}; must be a positive multiple of {RUN_COLUMNS}")
         self._source, self._out = source, out
         self._bits, self._group, self._force = bits, group, force
 

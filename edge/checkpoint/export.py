@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edge.checkpoint.hf_config import DTYPE_NAMES, write_config
 from edge.checkpoint.layout import BLOCK_ALIGNMENT, Format, MatrixLayout
-from edge.checkpoint.matrix import Matrix, aligned_zeros, dequantize_rows, expert_matrices, stored_rows
+from edge.checkpoint.matrix import Matrix, aligned_zeros, dequantize_rows, expert_matrices, float_rows
 from edge.checkpoint.names import Part, dense_tensors, fused_shape, fused_source, part_shape, single_source
 from edge.checkpoint.pack import Pack, Progress
 from edge.checkpoint.tensor_file import NewTensor, TensorFileWriter
@@ -113,6 +113,6 @@ def _rows(matrix: Matrix, form: Format) -> Iterator[NDArray[Any]]:
     for start in range(0, layout.rows, ROWS_AT_ONCE):
         rows = slice(start, start + ROWS_AT_ONCE)
         if form is layout.format:
-            yield stored_rows(matrix)[rows].view(STORED_DTYPES[form])[:, : layout.cols]
+            yield float_rows(matrix)[rows].view(STORED_DTYPES[form])[:, : layout.cols]
         else:
             yield dequantize_rows(matrix, rows)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.checkpoint.contents import MANIFEST_FILE, Contents, DenseEntry
-from edge.checkpoint.layout import SECTION_ALIGNMENT, VERSION, ExpertLayout, Format, MatrixLayout
+from edge.checkpoint.layout import MATRIX_ALIGNMENT, VERSION, ExpertLayout, Format, MatrixLayout
 from edge.checkpoint.names import Part, Role, dense_tensors, part_shape
 from edge.config import ModelConfig
 from edge.errors import CheckpointError, PackError
@@ -170,8 +170,8 @@ def _parse_dense(node: _Node, config: ModelConfig) -> tuple[tuple[DenseEntry, ..
             None if tensor.role is Role.VECTOR else _parse_layout(item["matrix"], (tensor.shape[0], tensor.shape[1]))
         )
         entry = DenseEntry(name, tensor.shape, layout, item["offset"].integer(end))
-        if entry.offset % SECTION_ALIGNMENT:
-            raise PackError(f"{item.where}.offset is {entry.offset}; must be a multiple of {SECTION_ALIGNMENT}")
+        if entry.offset % MATRIX_ALIGNMENT:
+            raise PackError(f"{item.where}.offset is {entry.offset}; must be a multiple of {MATRIX_ALIGNMENT}")
         entries.append(entry)
         crcs.append(item["crc32c"].integer(0, MAX_CRC))
         end = entry.offset + entry.nbytes

@@ -1,4 +1,4 @@
-"""A stored matrix in memory, and its numbers as float32. Offsets: edge/checkpoint/layout.py."""
+"""A stored matrix in memory, its parts as views, and its numbers as float32. Offsets: edge/checkpoint/layout.py."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,10 +6,20 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.checkpoint.layout import CODE_COLUMNS, SECTION_ALIGNMENT, ExpertLayout, Format, MatrixLayout
+from edge.checkpoint.layout import (
+    BIASES_OFFSET,
+    CODES_OFFSET,
+    MATRIX_ALIGNMENT,
+    SCALES_OFFSET,
+    TILE_ROWS,
+    ExpertLayout,
+    MatrixLayout,
+)
 from edge.quant.floats import STORED_DTYPES, widen
+from edge.quant.planes import unpack_lanes
 
 Bytes = NDArray[np.uint8]
+Halves = NDArray[np.float16]
 Floats = NDArray[np.float32]
 
 
@@ -24,11 +34,11 @@ class Matrix:
         data = self.data
         if data.dtype != np.uint8 or data.shape != (self.layout.nbytes,) or not data.flags.c_contiguous:
             raise ValueError(f"matrix data is {data.dtype}{list(data.shape)}; must be uint8[{self.layout.nbytes}]")
-        if data.ctypes.data % SECTION_ALIGNMENT:
-            raise ValueError(f"matrix data at address {data.ctypes.data:#x}; must be a multiple of {SECTION_ALIGNMENT}")
+        if data.ctypes.data % MATRIX_ALIGNMENT:
+            raise ValueError(f"matrix data at address {data.ctypes.data:#x}; must be a multiple of {MATRIX_ALIGNMENT}")
 
 
-def aligned_zeros(nbytes: int, alignment: int = SECTION_ALIGNMENT) -> Bytes:
+def aligned_zeros(nbytes: int, alignment: int = MATRIX_ALIGNMENT) -> Bytes:
     """`nbytes` zero bytes whose address is a multiple of `alignment`."""
     memory = np.zeros(nbytes + alignment, np.uint8)
     start = -memory.ctypes.data % alignment
@@ -48,20 +58,30 @@ def expert_matrices(layout: ExpertLayout, block: Bytes) -> tuple[Matrix, Matrix,
     return gate, up, down
 
 
-def stored_rows(matrix: Matrix) -> Bytes:
-    """The first section by rows: uint8 [rows, row_bytes], sharing memory."""
+def float_rows(matrix: Matrix) -> Bytes:
+    """A float matrix by rows: uint8 [rows, row_bytes], sharing memory."""
     layout = matrix.layout
     return matrix.data[: layout.rows * layout.row_bytes].reshape(layout.rows, layout.row_bytes)
 
 
-def scales(matrix: Matrix) -> NDArray[np.float16]:
-    """fp16 [rows, num_groups], sharing memory."""
-    return _halves(matrix, matrix.layout.scales_offset)
+def records(layout: MatrixLayout, data: Bytes) -> Bytes:
+    """Whole tiles of a quantised matrix by record: uint8 [tiles, num_groups, record_bytes], sharing memory."""
+    return data.reshape(-1, layout.num_groups, layout.record_bytes)
 
 
-def biases(matrix: Matrix) -> NDArray[np.float16]:
-    """fp16 [rows, num_groups], sharing memory."""
-    return _halves(matrix, matrix.layout.biases_offset)
+def scales(matrix: Matrix) -> Halves:
+    """fp16 [num_tiles, num_groups, 16], sharing memory; the last index is the row in the tile."""
+    return records(matrix.layout, matrix.data)[:, :, SCALES_OFFSET:BIASES_OFFSET].view(np.float16)
+
+
+def biases(matrix: Matrix) -> Halves:
+    """As `scales`."""
+    return records(matrix.layout, matrix.data)[:, :, BIASES_OFFSET:CODES_OFFSET].view(np.float16)
+
+
+def codes(matrix: Matrix) -> Bytes:
+    """Packed: uint8 [num_tiles, num_groups, codes_bytes], sharing memory."""
+    return records(matrix.layout, matrix.data)[:, :, CODES_OFFSET:]
 
 
 def dequantize(matrix: Matrix) -> Floats:
@@ -70,26 +90,18 @@ def dequantize(matrix: Matrix) -> Floats:
 
 
 def dequantize_rows(matrix: Matrix, rows: slice | Sequence[int] | NDArray[np.integer]) -> Floats:
-    """Some rows of the stored numbers: f32 [len(rows), cols]. A copy; touches only those rows."""
+    """Some rows of the stored numbers: f32 [len(rows), cols]. A copy; touches only their tiles.
+
+    Raises: IndexError for a row that is not there; negative ones count from the end.
+    """
     layout = matrix.layout
-    stored = stored_rows(matrix)[rows]
     if not layout.format.is_quantized:
+        stored = float_rows(matrix)[rows]
         return widen(stored.view(STORED_DTYPES[layout.format])[:, : layout.cols], layout.format)
-    codes = _codes(stored, layout).reshape(len(stored), layout.num_groups, layout.group)
-    values = codes.astype(np.float32)  # [R, G, group]
-    values *= scales(matrix)[rows].astype(np.float32)[:, :, None]
-    values += biases(matrix)[rows].astype(np.float32)[:, :, None]
-    return np.ascontiguousarray(values.reshape(len(stored), layout.padded_cols)[:, : layout.cols])
-
-
-def _codes(stored: Bytes, layout: MatrixLayout) -> Bytes:
-    if layout.format is Format.Q8:
-        return stored
-    runs = stored.reshape(len(stored), -1, 1, CODE_COLUMNS // 2)  # [R, runs, 1, 16]
-    return np.concatenate([runs & 15, runs >> 4], axis=2)
-
-
-def _halves(matrix: Matrix, start: int) -> NDArray[np.float16]:
-    layout = matrix.layout
-    count = layout.rows * layout.num_groups
-    return matrix.data[start : start + 2 * count].view(np.float16).reshape(layout.rows, layout.num_groups)
+    chosen = np.arange(layout.rows)[rows]
+    tiles, lanes = np.divmod(chosen, TILE_ROWS)
+    words = codes(matrix).view(np.uint32).reshape(layout.num_tiles, layout.num_groups, -1, TILE_ROWS)
+    values = unpack_lanes(words[tiles, :, :, lanes], layout.format).astype(np.float32)  # [R, G, group]
+    values *= scales(matrix)[tiles, :, lanes].astype(np.float32)[:, :, None]
+    values += biases(matrix)[tiles, :, lanes].astype(np.float32)[:, :, None]
+    return np.ascontiguousarray(values.reshape(len(chosen), layout.padded_cols)[:, : layout.cols])

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edge.checkpoint.contents import DENSE_FILE, TOKENIZER_DIR, DenseEntry, expert_file
 from edge.checkpoint.disk import PackFile, file_crc
-from edge.checkpoint.layout import SECTION_ALIGNMENT, ExpertLayout, round_up
+from edge.checkpoint.layout import MATRIX_ALIGNMENT, ExpertLayout, round_up
 from edge.checkpoint.manifest import Manifest, read_manifest
 from edge.checkpoint.matrix import Matrix, aligned_zeros
 from edge.config import ModelConfig
@@ -99,7 +99,7 @@ class Pack:
         for name, tensor in self.dense_tensors():
             tensors[name] = tensor
             if progress:
-                progress(round_up(_nbytes(tensor), SECTION_ALIGNMENT))
+                progress(round_up(_nbytes(tensor), MATRIX_ALIGNMENT))
         return tensors
 
     def dense_tensors(self) -> Iterator[tuple[str, Tensor]]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.checkpoint.layout import CODE_COLUMNS, Format, round_up
+from edge.checkpoint.layout import Format, round_up
 
 Floats = NDArray[np.float32]
 Halves = NDArray[np.float16]
@@ -19,7 +19,7 @@ HALF_MAX = np.float32(np.finfo(np.float16).max)
 
 @dataclass(frozen=True, slots=True)
 class Quantized:
-    """Rows as they are stored: uint8 [rows, row_bytes], fp16 [rows, groups] twice."""
+    """Codes uint8 [rows, padded cols], one per byte, zero in padding columns; scales and biases fp16 [rows, groups]."""
 
     codes: NDArray[np.uint8]
     scales: Halves
@@ -43,7 +43,7 @@ def quantize(values: Floats, form: Format, group: int) -> Quantized:
     by_group -= biases.astype(np.float32)[:, :, None]
     by_group *= _inverse(scales)[:, :, None]
     codes[:, cols:] = 0
-    return Quantized(_pack(np.rint(codes, out=codes).astype(np.uint8), form), scales, biases)
+    return Quantized(np.rint(codes, out=codes).astype(np.uint8), scales, biases)
 
 
 def _extremes(values: Floats, group: int) -> tuple[Floats, Floats]:
@@ -80,10 +80,3 @@ def _inverse(scales: Halves) -> Floats:
     """0 where the scale is 0: all values of such a group equal its bias, their code is 0."""
     wide = scales.astype(np.float32)
     return np.divide(np.float32(1), wide, out=np.zeros_like(wide), where=wide > 0)
-
-
-def _pack(codes: NDArray[np.uint8], form: Format) -> NDArray[np.uint8]:
-    if form is Format.Q8:
-        return codes
-    runs = codes.reshape(len(codes), -1, 2, CODE_COLUMNS // 2)  # [rows, runs, low or high, 16]
-    return np.bitwise_or(runs[:, :, 0], np.left_shift(runs[:, :, 1], 4), dtype=np.uint8).reshape(len(codes), -1)
