@@ -39,13 +39,13 @@ def expert_ffn(x: Floats, block: Bytes, layout: ExpertLayout) -> Floats:
     return out
 
 
-def expert_ffn_many(x: Floats, blocks: Sequence[Bytes], layout: ExpertLayout) -> Floats:
-    """One token through several experts: row i equals expert_ffn(x, blocks[i], layout) bit for bit.
+def expert_ffn_grouped(x: Floats, rows: Sequence[Indices], blocks: Sequence[Bytes], layout: ExpertLayout) -> Floats:
+    """Several experts, each for some rows of x: expert_ffn(x[rows[e]], blocks[e], layout) bit for bit, one after another.
 
-    Shapes: x [1, H], result [len(blocks), H].
+    Shapes: x [T, H], rows[e] [N_e] in any order, result [sum of N_e, H]. All experts share each fork/join of the threads.
     """
-    out = np.empty((len(blocks), layout.down.rows), np.float32)
-    _native.expert_ffn_many(x, blocks, _expert(layout), out)
+    out = np.empty((sum(map(len, rows)), layout.down.rows), np.float32)
+    _native.expert_ffn_grouped(x, rows, blocks, _expert(layout), out)
     return out
 
 
@@ -118,6 +118,14 @@ def silu_mul(gate: Floats, x: Floats) -> Floats:
 def sigmoid_mul(gate: Floats, x: Floats) -> Floats:
     """sigmoid(gate) * x. Any shape, the same for both."""
     return _gated(_native.sigmoid_mul, gate, x)
+
+
+def read_ram(buffer: Bytes) -> float:
+    """Read every byte of `buffer` on all threads, as fast as they can: what no kernel that streams weights can beat.
+
+    `buffer` is aligned to 64 bytes. The result depends on its contents and means nothing.
+    """
+    return float(_native.read_ram(buffer))
 
 
 def crc32c(buffer: Bytes | bytes | bytearray | memoryview, seed: int = 0) -> int:
@@ -218,8 +226,7 @@ def _matrix(layout: MatrixLayout) -> _native.MatrixLayout:
         cols=layout.cols,
         group=layout.group,
         padded_cols=layout.padded_cols,
-        scales_offset=layout.scales_offset,
-        biases_offset=layout.biases_offset,
+        record_bytes=layout.record_bytes,
         nbytes=layout.nbytes,
     )
 
@@ -252,7 +259,7 @@ def _bytes(buffer: Bytes | bytes | bytearray | memoryview) -> Bytes:
 
 
 def _choose_variant(environ: Mapping[str, str]) -> None:
-    """FLASHGATE_ISA names a variant to use instead of the best one: portable, avx2 or avx512."""
+    """FLASHGATE_ISA names a variant to use instead of the best one: one of `variants()`."""
     name = environ.get("FLASHGATE_ISA")
     if name is None:
         return

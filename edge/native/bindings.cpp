@@ -32,6 +32,7 @@ using Out1 = Array<float, 1>;
 using Out2 = Array<float, 2>;
 using Out3 = Array<float, 3>;
 using Bytes = Array<const uint8_t, 1>;
+using Rows = Array<const int32_t, 1>;
 
 // One per process: kernels take it as an argument, only this file knows that there is one.
 Runtime& runtime() {
@@ -61,6 +62,11 @@ void expect_shape(const char* name, const A& array, std::initializer_list<size_t
     }
 }
 
+void expect_row(int32_t row, const char* name, size_t num_rows) {
+    if (row < 0 || static_cast<size_t>(row) >= num_rows)
+        refuse("rows holds " + std::to_string(row) + ", " + name + " has " + std::to_string(num_rows) + " rows");
+}
+
 const uint8_t* aligned_bytes(const char* name, const Bytes& data, size_t num_bytes) {
     if (data.shape(0) < num_bytes)
         refuse(std::string(name) + " has " + std::to_string(data.shape(0)) + " bytes, expected " +
@@ -81,29 +87,42 @@ void py_matmul(In2 x, Bytes data, const MatrixLayout& layout, Out2 out) {
 void py_expert_ffn(In2 x, Bytes block, const ExpertLayout& layout, Out2 out) {
     expect_shape("x", x, {x.shape(0), layout.hidden()});
     expect_shape("out", out, {x.shape(0), layout.hidden()});
-    const ExpertView expert = layout.at(aligned_bytes("block", block, layout.num_bytes));
+    const ExpertTokens expert = {layout.at(aligned_bytes("block", block, layout.num_bytes)), nullptr, x.shape(0)};
     nb::gil_scoped_release released;
-    expert_ffn(runtime(), expert, x.data(), x.shape(0), out.data());
+    expert_ffn_grouped(runtime(), &expert, 1, x.data(), out.data());
 }
 
-void py_expert_ffn_many(In2 x, const std::vector<Bytes>& blocks, const ExpertLayout& layout, Out2 out) {
-    expect_shape("x", x, {1, layout.hidden()});
-    expect_shape("out", out, {blocks.size(), layout.hidden()});
-    std::vector<ExpertView> experts;
-    for (const Bytes& block : blocks) experts.push_back(layout.at(aligned_bytes("blocks", block, layout.num_bytes)));
+void py_expert_ffn_grouped(In2 x, const std::vector<Rows>& rows, const std::vector<Bytes>& blocks,
+                           const ExpertLayout& layout, Out2 out) {
+    expect_shape("x", x, {x.shape(0), layout.hidden()});
+    expect_size("rows", 0, rows.size(), blocks.size());
+    std::vector<ExpertTokens> experts;
+    size_t num_tokens = 0;
+    for (size_t e = 0; e < blocks.size(); ++e) {
+        for (size_t i = 0; i < rows[e].shape(0); ++i) expect_row(rows[e].data()[i], "x", x.shape(0));
+        num_tokens += rows[e].shape(0);
+        experts.push_back({layout.at(aligned_bytes("blocks", blocks[e], layout.num_bytes)), rows[e].data(),
+                           rows[e].shape(0)});
+    }
+    expect_shape("out", out, {num_tokens, layout.hidden()});
     nb::gil_scoped_release released;
-    expert_ffn_many(runtime(), experts.data(), experts.size(), x.data(), out.data());
+    expert_ffn_grouped(runtime(), experts.data(), experts.size(), x.data(), out.data());
 }
 
-void py_scatter_add(Out2 out, Array<const int32_t, 1> rows, In1 weights, In2 y) {
+uint32_t py_read_ram(Bytes data) {
+    const uint8_t* words = aligned_bytes("data", data, 0);
+    nb::gil_scoped_release released;
+    return read_ram(runtime(), reinterpret_cast<const uint32_t*>(words), data.shape(0) / sizeof(uint32_t));
+}
+
+void py_scatter_add(Out2 out, Rows rows, In1 weights, In2 y) {
     const size_t n = rows.shape(0), num_out = out.shape(0);
     expect_shape("weights", weights, {n});
     expect_shape("y", y, {n, out.shape(1)});
     std::vector<bool> seen(num_out);
     for (size_t i = 0; i < n; ++i) {
         const int32_t row = rows.data()[i];
-        if (row < 0 || static_cast<size_t>(row) >= num_out)
-            refuse("rows holds " + std::to_string(row) + ", out has " + std::to_string(num_out) + " rows");
+        expect_row(row, "out", num_out);
         if (seen[static_cast<size_t>(row)]) refuse("rows holds " + std::to_string(row) + " twice");
         seen[static_cast<size_t>(row)] = true;
     }
@@ -271,8 +290,8 @@ NB_MODULE(_native, m) {
     nb::exception<ReadError>(m, "ReadError");
 
     nb::class_<MatrixLayout>(m, "MatrixLayout")
-        .def(nb::init<int, size_t, size_t, size_t, size_t, size_t, size_t, size_t>(), nb::kw_only(), "format"_a,
-             "rows"_a, "cols"_a, "group"_a, "padded_cols"_a, "scales_offset"_a, "biases_offset"_a, "nbytes"_a);
+        .def(nb::init<int, size_t, size_t, size_t, size_t, size_t, size_t>(), nb::kw_only(), "format"_a, "rows"_a,
+             "cols"_a, "group"_a, "padded_cols"_a, "record_bytes"_a, "nbytes"_a);
     using Part = const MatrixLayout&;
     nb::class_<ExpertLayout>(m, "ExpertLayout")
         .def(nb::init<Part, Part, Part, size_t, size_t, size_t, size_t>(), nb::kw_only(), "gate"_a, "up"_a, "down"_a,
@@ -280,7 +299,8 @@ NB_MODULE(_native, m) {
 
     m.def("matmul", py_matmul, strict("x"), strict("data"), "layout"_a, strict("out"));
     m.def("expert_ffn", py_expert_ffn, strict("x"), strict("block"), "layout"_a, strict("out"));
-    m.def("expert_ffn_many", py_expert_ffn_many, strict("x"), strict("blocks"), "layout"_a, strict("out"));
+    m.def("expert_ffn_grouped", py_expert_ffn_grouped, strict("x"), strict("rows"), strict("blocks"), "layout"_a,
+          strict("out"));
     m.def("scatter_add", py_scatter_add, strict("out"), strict("rows"), strict("weights"), strict("y"));
     m.def("route", py_route, strict("logits"), "k"_a, strict("indices"), strict("weights"));
     m.def("causal_conv", py_causal_conv, strict("x"), strict("weight"), strict("state"), strict("out"));
@@ -292,6 +312,7 @@ NB_MODULE(_native, m) {
     m.def("silu_mul", py_gate<silu_mul>, strict("gate"), strict("x"), strict("out"));
     m.def("sigmoid_mul", py_gate<sigmoid_mul>, strict("gate"), strict("x"), strict("out"));
 
+    m.def("read_ram", py_read_ram, strict("data"));
     m.def("crc32c", py_crc32c, strict("data"), "seed"_a, "table"_a = false);
     m.def("variants", variants);
     m.def("variant", [] { return std::string(runtime().kernels->name); });

@@ -1,74 +1,104 @@
-// down(silu(gate x) * up x): rows of gate and up are computed side by side, so that the activation is applied to them
-// while they are in the cache.
+// down(silu(gate x) * up x) for several experts in one fork/join each for gate and up, and for down: rows of gate and
+// up are computed side by side, so that the activation is applied and quantised while they are in the cache.
 #include <algorithm>
-#include <cstring>
+#include <vector>
 
 #include "buffer.h"
+#include "input.h"
 #include "ops.h"
-#include "padded.h"
 #include "tasks.h"
 
 namespace flashgate {
 namespace {
 
-constexpr size_t kRowsPerTask = 32;
+constexpr size_t kRowsPerTask = kBlockCols;  // of gate and up: a block of down's input
 
-// Rows [begin, end) of silu(gate x) * up x, in columns [begin, end) of h; `up` is scratch of h's shape.
-void activate_rows(const Kernels& kernels, const ExpertView& expert, const Padded& x, size_t num_tokens, float* h,
-                   float* up, size_t stride, size_t begin, size_t end) {
-    kernels.matmul_rows(expert.gate, x.data(), x.stride(), num_tokens, h, stride, begin, end);
-    kernels.matmul_rows(expert.up, x.data(), x.stride(), num_tokens, up, stride, begin, end);
-    for (size_t t = 0; t < num_tokens; ++t) {
-        float* row = h + t * stride + begin;
-        kernels.silu_mul(row, up + t * stride + begin, row, end - begin);
+// Some tokens of one expert, at most kMaxTokens.
+struct Piece {
+    const ExpertView& expert;
+    const int32_t* rows;  // of x, or null: from first_row on
+    size_t first_row, num_tokens;
+    float* y;
+    Input x, h;
+    Buffer<> gate, up;  // [num_tokens, down.cols]
+
+    Piece(const ExpertView& e, const int32_t* rows_, size_t first, size_t n, float* out)
+        : expert(e), rows(rows_), first_row(first), num_tokens(n), y(out), x(e.gate, n), h(e.down, n),
+          gate(n * e.down.cols), up(n * e.down.cols) {}
+
+    void take_token(const Kernels& kernels, const float* all, size_t t) {
+        const size_t cols = expert.gate.cols, row = rows ? static_cast<size_t>(rows[t]) : first_row + t;
+        x.set(kernels, t, 0, all + row * cols, cols);
     }
+
+    // Rows [begin, end) of silu(gate x) * up x.
+    void activate(const Kernels& kernels, size_t begin, size_t end) {
+        const size_t width = expert.down.cols;
+        x.multiply(kernels, expert.gate, gate.get(), width, begin, end);
+        x.multiply(kernels, expert.up, up.get(), width, begin, end);
+        for (size_t t = 0; t < num_tokens; ++t) {
+            float* row = gate.get() + t * width + begin;
+            kernels.silu_mul(row, up.get() + t * width + begin, row, end - begin);
+            h.set(kernels, t, begin, row, end - begin);
+        }
+    }
+
+    void project(const Kernels& kernels, size_t begin, size_t end) {
+        h.multiply(kernels, expert.down, y, expert.down.rows, begin, end);
+    }
+};
+
+// Calls body(piece, begin, end) for the `rows` rows of every piece.
+template <typename Body>
+void for_rows(ThreadPool& pool, std::vector<Piece>& pieces, size_t rows, size_t work_per_row, Body&& body) {
+    const size_t tasks = (rows + kRowsPerTask - 1) / kRowsPerTask;
+    for_pieces(pool, pieces.size() * tasks, 1, work_per_row * kRowsPerTask, [&](size_t first, size_t last) {
+        for (size_t i = first; i < last; ++i) {
+            const size_t begin = i % tasks * kRowsPerTask;
+            body(pieces[i / tasks], begin, std::min(rows, begin + kRowsPerTask));
+        }
+    });
 }
 
-void clear_padding(float* h, size_t num_rows, size_t width, size_t stride) {
-    for (size_t i = 0; i < num_rows; ++i) std::memset(h + i * stride + width, 0, (stride - width) * sizeof(float));
+void run_pieces(Runtime& rt, std::vector<Piece>& pieces, const float* x) {
+    const Kernels& kernels = *rt.kernels;
+    const MatrixView &gate = pieces[0].expert.gate, &down = pieces[0].expert.down;
+    size_t num_tokens = 0;
+    for (const Piece& piece : pieces) num_tokens += piece.num_tokens;
+    // One expert with many tokens is worth sharing out, several experts with few each are too.
+    std::vector<std::pair<Piece*, size_t>> tokens;
+    for (Piece& piece : pieces)
+        for (size_t t = 0; t < piece.num_tokens; ++t) tokens.emplace_back(&piece, t);
+    for_pieces(rt.pool, num_tokens, kTokensPerTask, gate.cols / 8, [&](size_t begin, size_t end) {
+        for (size_t i = begin; i < end; ++i) tokens[i].first->take_token(kernels, x, tokens[i].second);
+    });
+    const size_t mean = (num_tokens + pieces.size() - 1) / pieces.size();
+    for_rows(rt.pool, pieces, gate.rows, 2 * gate.padded_cols * mean,
+             [&](Piece& piece, size_t begin, size_t end) { piece.activate(kernels, begin, end); });
+    for_rows(rt.pool, pieces, down.rows, down.padded_cols * mean,
+             [&](Piece& piece, size_t begin, size_t end) { piece.project(kernels, begin, end); });
+    pieces.clear();
 }
 
 }  // namespace
 
-void expert_ffn(Runtime& rt, const ExpertView& expert, const float* x, size_t num_tokens, float* y) {
-    if (num_tokens == 0) return;
-    const MatrixView &gate = expert.gate, &down = expert.down;
-    const size_t stride = down.padded_cols;
-    const Padded input(x, num_tokens, gate.cols, gate.padded_cols);
-    const Buffer h(num_tokens * stride), up(num_tokens * stride);
-    clear_padding(h.get(), num_tokens, down.cols, stride);
-    for_pieces(rt.pool, gate.rows, kRowsPerTask, 2 * gate.padded_cols * num_tokens, [&](size_t begin, size_t end) {
-        activate_rows(*rt.kernels, expert, input, num_tokens, h.get(), up.get(), stride, begin, end);
-    });
-    for_pieces(rt.pool, down.rows, kRowsPerTask, down.padded_cols * num_tokens, [&](size_t begin, size_t end) {
-        rt.kernels->matmul_rows(down, h.get(), stride, num_tokens, y, down.rows, begin, end);
-    });
-}
-
-void expert_ffn_many(Runtime& rt, const ExpertView* experts, size_t num_experts, const float* x, float* y) {
-    if (num_experts == 0) return;
-    const MatrixView &gate = experts[0].gate, &down = experts[0].down;
-    const size_t stride = down.padded_cols;
-    const Padded input(x, 1, gate.cols, gate.padded_cols);
-    const Buffer h(num_experts * stride), up(num_experts * stride);
-    clear_padding(h.get(), num_experts, down.cols, stride);
-    const auto for_all = [&](size_t rows, size_t work, auto&& body) {
-        const size_t pieces = (rows + kRowsPerTask - 1) / kRowsPerTask;
-        for_pieces(rt.pool, num_experts * pieces, 1, work * kRowsPerTask, [&](size_t first, size_t last) {
-            for (size_t i = first; i < last; ++i) {
-                const size_t begin = i % pieces * kRowsPerTask;
-                body(i / pieces, begin, std::min(rows, begin + kRowsPerTask));
+void expert_ffn_grouped(Runtime& rt, const ExpertTokens* experts, size_t num_experts, const float* x, float* y) {
+    std::vector<Piece> pieces;
+    size_t num_tokens = 0;  // in pieces
+    for (size_t e = 0; e < num_experts; ++e) {
+        const ExpertTokens& job = experts[e];
+        for (size_t t = 0; t < job.num_tokens; t += kMaxTokens) {
+            const size_t count = std::min(kMaxTokens, job.num_tokens - t);
+            if (num_tokens + count > kMaxTokens) {
+                run_pieces(rt, pieces, x);
+                num_tokens = 0;
             }
-        });
-    };
-    for_all(gate.rows, 2 * gate.padded_cols, [&](size_t e, size_t begin, size_t end) {
-        const size_t at = e * stride;
-        activate_rows(*rt.kernels, experts[e], input, 1, h.get() + at, up.get() + at, stride, begin, end);
-    });
-    for_all(down.rows, down.padded_cols, [&](size_t e, size_t begin, size_t end) {
-        rt.kernels->matmul_rows(experts[e].down, h.get() + e * stride, stride, 1, y + e * down.rows, down.rows, begin,
-                                end);
-    });
+            pieces.emplace_back(job.expert, job.rows ? job.rows + t : nullptr, t, count, y);
+            num_tokens += count;
+            y += count * job.expert.down.rows;
+        }
+    }
+    if (num_tokens > 0) run_pieces(rt, pieces, x);
 }
 
 }  // namespace flashgate

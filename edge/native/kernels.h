@@ -43,13 +43,22 @@ struct Attention {
 };
 constexpr size_t kMaxQueries = 16;  // that attend() takes at once
 
+constexpr size_t kMaxTokens = 256;  // that matmul_tiles() takes at once
+
 struct Kernels {
     const char* name;
 
     // y[t * y_stride + r] = sum over c of x[t * x_stride + c] * w[r, c], for r in [row_begin, row_end).
-    // x holds padded_cols floats per token.
+    // w is of a float format; x holds padded_cols floats per token.
     void (*matmul_rows)(const MatrixView& w, const float* x, size_t x_stride, size_t num_tokens, float* y,
                         size_t y_stride, size_t row_begin, size_t row_end);
+
+    // The same for a quantised w and at most kMaxTokens tokens; row_begin is a multiple of kTileRows.
+    void (*matmul_tiles)(const MatrixView& w, const Digits& x, float* y, size_t y_stride, size_t row_begin,
+                         size_t row_end);
+    // Writes `num_blocks` blocks of one token, from `block` on: `num_columns` of x, then zeros.
+    void (*quantize)(const float* x, size_t num_columns, const Digits& out, size_t token, size_t block,
+                     size_t num_blocks);
 
     void (*convolve)(const Convolution& job, size_t channel_begin, size_t channel_end);
     void (*delta_columns)(const DeltaRule& job, size_t value_head, size_t column_begin, size_t column_end);
@@ -67,6 +76,8 @@ struct Kernels {
     // out = x / sqrt(sum(x²) + eps) * scale
     void (*l2_normalize)(const float* x, float eps, float scale, float* out, size_t n);
     void (*softmax)(const float* x, float* out, size_t n);
+    // The exclusive or of all 32-bit words; n is their number.
+    uint32_t (*read_words)(const uint32_t* words, size_t n);
 };
 
 // The variants that this CPU can run, best first; at least one.

@@ -11,11 +11,11 @@ namespace flashgate {
 constexpr size_t kMatrixAlignment = 64;
 
 struct MatrixLayout {
-    MatrixView shape;  // without addresses
-    size_t scales_offset, biases_offset, num_bytes;
+    MatrixView shape;  // without an address
+    size_t num_bytes;
 
-    MatrixLayout(int format, size_t rows, size_t cols, size_t group, size_t padded_cols, size_t scales_at,
-                 size_t biases_at, size_t nbytes);
+    MatrixLayout(int format, size_t rows, size_t cols, size_t group, size_t padded_cols, size_t record_bytes,
+                 size_t nbytes);
     MatrixView at(const uint8_t* data) const;
 };
 

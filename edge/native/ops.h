@@ -20,9 +20,15 @@ struct ExpertView {
 
 void matmul(Runtime& rt, const MatrixView& w, const float* x, size_t num_tokens, float* y);
 
-void expert_ffn(Runtime& rt, const ExpertView& expert, const float* x, size_t num_tokens, float* y);
-// One token through several experts of the same layout: y [num_experts, hidden].
-void expert_ffn_many(Runtime& rt, const ExpertView* experts, size_t num_experts, const float* x, float* y);
+// The tokens of one expert.
+struct ExpertTokens {
+    ExpertView expert;
+    const int32_t* rows;  // of x, or null: the first num_tokens
+    size_t num_tokens;
+};
+
+// Experts of one layout: y [sum of num_tokens, hidden], expert after expert.
+void expert_ffn_grouped(Runtime& rt, const ExpertTokens* experts, size_t num_experts, const float* x, float* y);
 
 void scatter_add(Runtime& rt, float* out, const int32_t* rows, const float* weights, const float* y, size_t num_rows,
                  size_t width);
@@ -46,5 +52,8 @@ void gated_rms_norm(Runtime& rt, const float* x, const float* gate, const float*
                     size_t num_rows, size_t width);
 void silu_mul(Runtime& rt, const float* gate, const float* up, float* out, size_t n);
 void sigmoid_mul(Runtime& rt, const float* gate, const float* x, float* out, size_t n);
+
+// Reads every word on all threads and does nothing else: the rate of this is the limit of a kernel that streams weights.
+uint32_t read_ram(Runtime& rt, const uint32_t* words, size_t n);
 
 }  // namespace flashgate

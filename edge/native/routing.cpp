@@ -26,7 +26,7 @@ void choose(const float* p, size_t n, size_t k, int32_t* chosen) {
 
 void route(Runtime& rt, const float* logits, size_t num_tokens, size_t num_experts, size_t k, int32_t* indices,
            float* weights) {
-    const Buffer probabilities(num_tokens * num_experts);
+    const Buffer<> probabilities(num_tokens * num_experts);
     for_pieces(rt.pool, num_tokens, 4, 16 * num_experts, [&](size_t begin, size_t end) {
         for (size_t t = begin; t < end; ++t) {
             float* p = probabilities.get() + t * num_experts;

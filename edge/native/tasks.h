@@ -10,6 +10,9 @@ namespace flashgate {
 // Below this many multiply-adds a fork/join costs more than it saves.
 constexpr size_t kSerialWork = 32 * 1024;
 
+// Tokens whose activations one task prepares for a matrix.
+constexpr size_t kTokensPerTask = 16;
+
 // Calls body(begin, end) over [0, n) in pieces of `piece` (the last may be shorter), in parallel if the whole is
 // worth it: `work_per_item` counts multiply-adds.
 template <typename Body>

@@ -1,4 +1,4 @@
-// y = x Wᵀ for some rows of W.
+// y = x Wᵀ for some rows of W in a float format.
 //
 // One result is the sum over the lanes of one vector accumulator, to which the columns are added from first to last.
 // Every path below keeps this order, so they agree bit for bit.
@@ -39,30 +39,6 @@ inline void accumulate(R* rows, const float* const* x, size_t begin, size_t end,
 constexpr size_t kDirectTokens = 32;
 constexpr size_t kDirectTile = 4;
 
-inline void widen_halves(const uint16_t* halves, float* out, size_t count) {
-    size_t i = 0;
-    for (; i + kLanes <= count; i += kLanes) store(out + i, from_f16(halves + i));
-    for (; i < count; ++i) out[i] = from_f16(halves[i]);
-}
-
-// Scales and biases of some rows as floats, kSides groups at a time: converted one by one they would cost as much as
-// the weights.
-constexpr size_t kSides = 64;
-
-template <size_t kRows>
-struct Sides {
-    alignas(64) float scale[kRows][kSides], bias[kRows][kSides];
-
-    void load(const MatrixView& w, size_t row, size_t group) {
-        const size_t count = w.num_groups - group < kSides ? w.num_groups - group : kSides;
-        for (size_t r = 0; r < kRows; ++r) {
-            const size_t at = (row + r) * w.num_groups + group;
-            widen_halves(w.scales + at, scale[r], count);
-            widen_halves(w.biases + at, bias[r], count);
-        }
-    }
-};
-
 // Asks for the columns [begin, begin + count) of the next tile, which lies right behind this one: the rows are too
 // short, and too many at once, for the CPU to foresee them.
 template <typename R, size_t kRows>
@@ -82,16 +58,10 @@ void direct_tile(const MatrixView& w, Tokens tokens, float* y, size_t y_stride, 
     for (size_t t = 0; t < kTokens; ++t) x[t] = tokens.x + t * tokens.stride;
 
     Floats acc[kRows][kTokens] = {};
-    Sides<kRows> sides;
-    const size_t step = R::kGrouped ? w.group : 64;
-    for (size_t column = 0, g = 0; column < w.padded_cols; column += step, ++g) {
-        if (R::kGrouped) {
-            if (g % kSides == 0) sides.load(w, row, g);
-#pragma GCC unroll 8
-            for (size_t r = 0; r < kRows; ++r) rows[r].open(sides.scale[r][g % kSides], sides.bias[r][g % kSides]);
-        }
-        prefetch_next_tile<R, kRows>(rows, column, step, w.padded_cols);
-        const size_t end = column + step < w.padded_cols ? column + step : w.padded_cols;
+    constexpr size_t kColumns = 64;  // between prefetches
+    for (size_t column = 0; column < w.padded_cols; column += kColumns) {
+        prefetch_next_tile<R, kRows>(rows, column, kColumns, w.padded_cols);
+        const size_t end = column + kColumns < w.padded_cols ? column + kColumns : w.padded_cols;
         accumulate<R, kRows, kTokens>(rows, x, column, end, acc);
     }
     for (size_t r = 0; r < kRows; ++r)
@@ -138,18 +108,10 @@ void decode_block(const MatrixView& w, size_t row_begin, size_t num_rows, size_t
         R row;
         row.start(w, row_begin + r);
         float* out = block.weights[r];
-        for (size_t column = begin; column < end;) {
-            size_t stop = end;
-            if (R::kGrouped) {
-                const size_t group = column / w.group, at = (row_begin + r) * w.num_groups + group;
-                row.open(from_f16(w.scales[at]), from_f16(w.biases[at]));
-                if ((group + 1) * w.group < end) stop = (group + 1) * w.group;
-            }
-            for (; column < stop; column += R::kStep, out += R::kStep) {
-                Floats v[R::kStep / kLanes];
-                row.decode(column, v);
-                for (size_t i = 0; i < R::kStep / kLanes; ++i) store(out + i * kLanes, v[i]);
-            }
+        for (size_t column = begin; column < end; column += R::kStep, out += R::kStep) {
+            Floats v[R::kStep / kLanes];
+            row.decode(column, v);
+            for (size_t i = 0; i < R::kStep / kLanes; ++i) store(out + i * kLanes, v[i]);
         }
     }
 }
@@ -236,8 +198,7 @@ void matmul_rows(const MatrixView& w, const float* x, size_t x_stride, size_t nu
         case Format::kF32: return rows_of<Format::kF32>(w, tokens, num_tokens, y, y_stride, row_begin, row_end);
         case Format::kF16: return rows_of<Format::kF16>(w, tokens, num_tokens, y, y_stride, row_begin, row_end);
         case Format::kBF16: return rows_of<Format::kBF16>(w, tokens, num_tokens, y, y_stride, row_begin, row_end);
-        case Format::kQ8: return rows_of<Format::kQ8>(w, tokens, num_tokens, y, y_stride, row_begin, row_end);
-        case Format::kQ4: return rows_of<Format::kQ4>(w, tokens, num_tokens, y, y_stride, row_begin, row_end);
+        default: __builtin_unreachable();  // quantised: matmul_tiles
     }
 }
 

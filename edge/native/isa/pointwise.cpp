@@ -54,4 +54,21 @@ void softmax(const float* x, float* out, size_t n) {
     map2(out, out, out, n, [inverse = splat(1.0f / sum(total))](Floats v, Floats) { return v * inverse; });
 }
 
+uint32_t read_words(const uint32_t* words, size_t n) {
+    constexpr size_t kVectors = 8;
+    Ints seen[kVectors] = {};
+    size_t i = 0;
+    for (; i + kVectors * kLanes <= n; i += kVectors * kLanes)
+#pragma GCC unroll 8
+        for (size_t j = 0; j < kVectors; ++j) {
+            __builtin_prefetch(words + i + j * kLanes + 1024);
+            seen[j] ^= load_as<Ints>(words + i + j * kLanes);
+        }
+    uint32_t total = 0;
+    for (; i < n; ++i) total ^= words[i];
+    for (size_t j = 0; j < kVectors; ++j)
+        for (size_t lane = 0; lane < kLanes; ++lane) total ^= (uint32_t)seen[j][lane];
+    return total;
+}
+
 }  // namespace flashgate::FLASHGATE_VARIANT

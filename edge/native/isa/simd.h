@@ -109,20 +109,7 @@ static inline float sum(Floats v) {
 static inline Floats from_bits(Ints bits) { return load_as<Floats>(&bits); }
 static inline Ints to_bits(Floats v) { return load_as<Ints>(&v); }
 
-// kLanes bytes or 16-bit words as integers. By intrinsics: GCC takes __builtin_convertvector of short vectors apart.
-static inline Ints load_bytes(const uint8_t* p) {
-#if defined(__AVX512F__)
-    return (Ints)_mm512_cvtepu8_epi32(load_as<__m128i>(p));
-#elif defined(__AVX2__)
-    return (Ints)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)p));
-#elif defined(__x86_64__)
-    const __m128i words = _mm_unpacklo_epi8(_mm_cvtsi32_si128(load_as<int32_t>(p)), _mm_setzero_si128());
-    return (Ints)_mm_unpacklo_epi16(words, _mm_setzero_si128());
-#else
-    return (Ints)vmovl_u16(vget_low_u16(vmovl_u8(vreinterpret_u8_u32(vdup_n_u32(load_as<uint32_t>(p))))));
-#endif
-}
-
+// kLanes 16-bit words as integers. By intrinsics: GCC takes __builtin_convertvector of short vectors apart.
 static inline Ints load_words(const uint16_t* p) {
 #if defined(__AVX512F__)
     return (Ints)_mm512_cvtepu16_epi32(load_as<__m256i>(p));
@@ -151,17 +138,6 @@ static inline Floats from_f16(const uint16_t* p) {
     const Ints finite = to_bits(from_bits((half & splat(0x7fff)) << 13) * splat(0x1p112f));
     const Ints special = ((half & splat(0x7c00)) == splat(0x7c00)) & splat(0x7f800000);
     return from_bits(finite | special | (half & splat(0x8000)) << 16);
-#endif
-}
-
-static inline float from_f16(uint16_t half) {
-#if defined(__F16C__)
-    return _cvtsh_ss(half);
-#elif defined(__aarch64__)
-    return (float)load_as<__fp16>(&half);
-#else
-    const uint16_t lanes[kLanes] = {half};
-    return from_f16(lanes)[0];
 #endif
 }
 

@@ -8,6 +8,8 @@ namespace flashgate::FLASHGATE_VARIANT {
 extern const Kernels kTable = {
     .name = FLASHGATE_TEXT(FLASHGATE_VARIANT),
     .matmul_rows = matmul_rows,
+    .matmul_tiles = matmul_tiles,
+    .quantize = quantize,
     .convolve = convolve,
     .delta_columns = delta_columns,
     .attend = attend,
@@ -17,6 +19,7 @@ extern const Kernels kTable = {
     .rms_norm = rms_norm,
     .l2_normalize = l2_normalize,
     .softmax = softmax,
+    .read_words = read_words,
 };
 
 }  // namespace flashgate::FLASHGATE_VARIANT

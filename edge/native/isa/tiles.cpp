@@ -1,0 +1,212 @@
+// y = x Wᵀ for some rows of a quantised W.
+//
+// A result is acc = fma(dot, scale_w * scale_x, acc), acc = fma(bias, sum_x, acc) over the blocks of 64 columns from
+// first to last, where dot is an exact integer. Every path below keeps this order, so they agree bit for bit.
+#include "quads.h"
+#include "table.h"
+
+namespace flashgate::FLASHGATE_VARIANT {
+namespace {
+
+struct Side {
+    Floats scale, bias;
+};
+
+inline Side load_side(const uint8_t* record, size_t part) {
+    const uint16_t* halves = (const uint16_t*)record + part * kLanes;
+    return {from_f16(halves), from_f16(halves + kTileRows)};
+}
+
+// Some consecutive tokens' digits of one block.
+template <size_t kTokens>
+struct BlockDigits {
+    const int8_t* digits[kTokens];
+    const float *scales, *sums;
+
+    BlockDigits(const Digits& x, size_t token, size_t block) {
+        const size_t at = block * x.num_tokens + token;
+        for (size_t t = 0; t < kTokens; ++t) digits[t] = x.digits + (at + t) * kDigitBytes;
+        scales = x.scales + at;
+        sums = x.sums + at;
+    }
+};
+
+template <typename Source, size_t kTiles, size_t kTokens>
+inline void add_block(const uint8_t* const (&codes)[kTiles], const Side (&sides)[kTiles],
+                      const BlockDigits<kTokens>& x, Floats (&acc)[kTiles][kTokens]) {
+    Ints dots[kTiles][kTokens];
+    dot_block<Source>(codes, x.digits, dots);
+#pragma GCC unroll 8
+    for (size_t t = 0; t < kTokens; ++t) {
+        const Floats scale = splat(x.scales[t]), sum = splat(x.sums[t]);
+#pragma GCC unroll 4
+        for (size_t r = 0; r < kTiles; ++r) {
+            acc[r][t] = fma(__builtin_convertvector(dots[r][t], Floats), sides[r].scale * scale, acc[r][t]);
+            acc[r][t] = fma(sides[r].bias, sum, acc[r][t]);
+        }
+    }
+}
+
+// ---- Few tokens: codes are decoded in registers, straight from where they are stored. ----
+
+// Above this many, decoding them again costs more than keeping them decoded; and their sums fill the registers.
+constexpr size_t kDirectTokens = kRegisters == 32 ? 8 : 4;
+constexpr size_t kAhead = 4096;  // bytes by which the stream of records is prefetched
+
+template <Format format, size_t kTokens>
+void direct_tile(const MatrixView& w, const Digits& x, size_t token, float* y, size_t y_stride, size_t row) {
+    constexpr size_t kBytes = block_bytes(format);
+    Floats acc[kParts][1][kTokens] = {};
+    const uint8_t* record = w.data + row / kTileRows * w.tile_bytes();
+    for (size_t block = 0; block < w.num_blocks(); record += w.record_bytes) {
+        const uint8_t* const end = record + w.record_bytes;
+        for (const uint8_t* codes = record + kSidesBytes; codes < end; codes += kBytes, ++block) {
+            for (size_t i = 0; i < kBytes + kSidesBytes; i += 64) __builtin_prefetch(codes + kAhead + i);
+            const BlockDigits<kTokens> digits(x, token, block);
+            for (size_t part = 0; part < kParts; ++part) {
+                const uint8_t* const at[1] = {codes + part * kPartBytes};
+                const Side side[1] = {load_side(record, part)};
+                add_block<Stored<format>>(at, side, digits, acc[part]);
+            }
+        }
+    }
+    for (size_t part = 0; part < kParts; ++part) {
+        const size_t first = row + part * kLanes;
+        if (first >= w.rows) return;
+        for (size_t t = 0; t < kTokens; ++t) {
+            float* out = y + (token + t) * y_stride + first;
+            w.rows - first < kLanes ? store_first(out, acc[part][0][t], w.rows - first) : store(out, acc[part][0][t]);
+        }
+    }
+}
+
+// Tokens from `token` on, kTokens at once; then the last ones together.
+template <Format format, size_t kTokens>
+void direct_tokens(const MatrixView& w, const Digits& x, size_t token, float* y, size_t y_stride, size_t row) {
+    for (; token + kTokens <= x.num_tokens; token += kTokens)
+        direct_tile<format, kTokens>(w, x, token, y, y_stride, row);
+    if constexpr (kTokens > 1) direct_tokens<format, kTokens - 1>(w, x, token, y, y_stride, row);
+}
+
+// ---- Many tokens: a block of tiles is decoded once into a scratch that stays in the cache. ----
+
+constexpr size_t kPanelTiles = 4;
+constexpr size_t kPanelBlocks = 8;
+constexpr size_t kTilesAtOnce = kRegisters == 32 && kLanes == 16 ? 2 : 1;
+constexpr size_t kTokensAtOnce = kRegisters == 32 ? 6 : 4;
+
+struct Panel {
+    alignas(64) uint8_t codes[kPanelTiles][kPanelBlocks][kPlanesOfBytes * kQuads * kQuadBytes];
+    alignas(64) float scale[kPanelTiles][kPanelBlocks][kTileRows], bias[kPanelTiles][kPanelBlocks][kTileRows];
+    alignas(64) float acc[kMaxTokens][kPanelTiles][kTileRows];
+};
+
+template <Format format>
+void decode_block(const uint8_t* stored, uint8_t* out) {
+    using Source = Stored<format>;
+    for (size_t part = 0; part < kQuadBytes; part += kPartBytes)
+#pragma GCC unroll 2
+        for (size_t plane = 0; plane < Source::kPlanes; ++plane)
+#pragma GCC unroll 16
+            for (size_t i = 0; i < kQuads; ++i) {
+                const Codes quad = Source::quad(stored + part, plane, i);
+                memcpy(out + (plane * kQuads + i) * kQuadBytes + part, &quad, sizeof(quad));
+            }
+}
+
+template <Format format>
+void decode_panel(const MatrixView& w, size_t row, size_t num_tiles, size_t block, size_t num_blocks, Panel& panel) {
+    const size_t per_group = w.group / kBlockCols;
+    for (size_t r = 0; r < num_tiles; ++r) {
+        const uint8_t* tile = w.data + (row / kTileRows + r) * w.tile_bytes();
+        for (size_t b = 0; b < num_blocks; ++b) {
+            const uint8_t* record = tile + (block + b) / per_group * w.record_bytes;
+            decode_block<format>(record + kSidesBytes + (block + b) % per_group * block_bytes(format),
+                                 panel.codes[r][b]);
+            for (size_t part = 0; part < kParts; ++part) {
+                const Side side = load_side(record, part);
+                store(panel.scale[r][b] + part * kLanes, side.scale);
+                store(panel.bias[r][b] + part * kLanes, side.bias);
+            }
+        }
+    }
+}
+
+template <typename Source, size_t kTiles, size_t kTokens>
+void panel_tile(Panel& panel, const Digits& x, size_t tile, size_t token, size_t block, size_t num_blocks,
+                size_t lane) {
+    Floats acc[kTiles][kTokens];
+#pragma GCC unroll 4
+    for (size_t r = 0; r < kTiles; ++r)
+#pragma GCC unroll 8
+        for (size_t t = 0; t < kTokens; ++t) acc[r][t] = load(panel.acc[token + t][tile + r] + lane);
+    for (size_t b = 0; b < num_blocks; ++b) {
+        const uint8_t* codes[kTiles];
+        Side sides[kTiles];
+#pragma GCC unroll 4
+        for (size_t r = 0; r < kTiles; ++r) {
+            codes[r] = panel.codes[tile + r][b] + 4 * lane;
+            sides[r] = {load(panel.scale[tile + r][b] + lane), load(panel.bias[tile + r][b] + lane)};
+        }
+        add_block<Source>(codes, sides, BlockDigits<kTokens>(x, token, block + b), acc);
+    }
+#pragma GCC unroll 4
+    for (size_t r = 0; r < kTiles; ++r)
+#pragma GCC unroll 8
+        for (size_t t = 0; t < kTokens; ++t) store(panel.acc[token + t][tile + r] + lane, acc[r][t]);
+}
+
+template <typename Source, size_t kTokens>
+void panel_tokens(Panel& panel, const Digits& x, size_t num_tiles, size_t token, size_t block, size_t num_blocks) {
+    for (; token + kTokens <= x.num_tokens; token += kTokens) {
+        size_t tile = 0;
+        for (; tile + kTilesAtOnce <= num_tiles; tile += kTilesAtOnce)
+            for (size_t lane = 0; lane < kTileRows; lane += kLanes)
+                panel_tile<Source, kTilesAtOnce, kTokens>(panel, x, tile, token, block, num_blocks, lane);
+        if constexpr (kTilesAtOnce > 1)
+            for (; tile < num_tiles; ++tile)
+                panel_tile<Source, 1, kTokens>(panel, x, tile, token, block, num_blocks, 0);
+    }
+    if constexpr (kTokens > 1) panel_tokens<Source, kTokens - 1>(panel, x, num_tiles, token, block, num_blocks);
+}
+
+template <Format format>
+void panel_rows(const MatrixView& w, const Digits& x, float* y, size_t y_stride, size_t row, size_t num_tiles) {
+    Panel panel;
+    memset(panel.acc, 0, x.num_tokens * sizeof(panel.acc[0]));
+    for (size_t block = 0; block < w.num_blocks(); block += kPanelBlocks) {
+        const size_t left = w.num_blocks() - block, num_blocks = left < kPanelBlocks ? left : kPanelBlocks;
+        decode_panel<format>(w, row, num_tiles, block, num_blocks, panel);
+        panel_tokens<Decoded<Stored<format>::kPlanes>, kTokensAtOnce>(panel, x, num_tiles, 0, block, num_blocks);
+    }
+    const size_t num_rows = w.rows - row < num_tiles * kTileRows ? w.rows - row : num_tiles * kTileRows;
+    for (size_t t = 0; t < x.num_tokens; ++t)
+        memcpy(y + t * y_stride + row, panel.acc[t], num_rows * sizeof(float));
+}
+
+template <Format format>
+void rows_of(const MatrixView& w, const Digits& x, float* y, size_t y_stride, size_t begin, size_t end) {
+    if (x.num_tokens <= kDirectTokens) {
+        for (size_t row = begin; row < end; row += kTileRows)
+            direct_tokens<format, kDirectTokens>(w, x, 0, y, y_stride, row);
+        return;
+    }
+    for (size_t row = begin; row < end; row += kPanelTiles * kTileRows) {
+        const size_t tiles = (end - row + kTileRows - 1) / kTileRows;
+        panel_rows<format>(w, x, y, y_stride, row, tiles < kPanelTiles ? tiles : kPanelTiles);
+    }
+}
+
+}  // namespace
+
+void matmul_tiles(const MatrixView& w, const Digits& x, float* y, size_t y_stride, size_t row_begin, size_t row_end) {
+    switch (w.format) {
+        case Format::kQ8: return rows_of<Format::kQ8>(w, x, y, y_stride, row_begin, row_end);
+        case Format::kQ4: return rows_of<Format::kQ4>(w, x, y, y_stride, row_begin, row_end);
+        case Format::kQ3: return rows_of<Format::kQ3>(w, x, y, y_stride, row_begin, row_end);
+        case Format::kQ2: return rows_of<Format::kQ2>(w, x, y, y_stride, row_begin, row_end);
+        default: __builtin_unreachable();  // floats: matmul_rows
+    }
+}
+
+}  // namespace flashgate::FLASHGATE_VARIANT
