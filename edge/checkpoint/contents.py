@@ -1,19 +1,18 @@
 """What a pack holds and where: which tensor lies where in dense.bin, how experts are stored, which files there are."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 from edge.checkpoint.layout import MATRIX_ALIGNMENT, ExpertLayout, Format, MatrixLayout, round_up
 from edge.checkpoint.names import DenseTensor, Part, Role, dense_tensors, part_shape
-from edge.checkpoint.source import Checkpoint
+from edge.checkpoint.precision import check_group, precision
 from edge.config import ModelConfig
 
 MANIFEST_FILE = "manifest.json"
 DENSE_FILE = "dense.bin"
 TOKENIZER_DIR = "tokenizer"
-QUANTIZED_FORMATS = {8: Format.Q8, 4: Format.Q4, 3: Format.Q3, 2: Format.Q2}
 
 
 def expert_file(layer: int) -> str:
@@ -41,7 +40,7 @@ class Contents:
     """Everything about a pack that follows from a config, a checkpoint's precisions and the choice of bits."""
 
     config: ModelConfig
-    bits: int
+    bits: float  # one of precision.BITS
     group: int  # 0 at 16 bits
     dense: tuple[DenseEntry, ...]
     experts: ExpertLayout
@@ -63,34 +62,36 @@ class Contents:
         return self.dense_nbytes + self.config.num_layers * self.expert_file_nbytes
 
 
-def plan_contents(checkpoint: Checkpoint, bits: int, group: int) -> Contents:
-    """Place every tensor of a checkpoint. `bits` 16 keeps each one's own precision."""
-    config = checkpoint.config
-    group = 0 if bits == 16 else group
-    experts = {part: _expert_layout(checkpoint, part, bits, group) for part in Part}
-    layout = ExpertLayout(experts[Part.GATE], experts[Part.UP], experts[Part.DOWN])
-    return Contents(config, bits, group, tuple(_place(checkpoint, bits, group)), layout)
+def plan_contents(
+    config: ModelConfig,
+    bits: float,
+    group: int,
+    dense_form: Callable[[DenseTensor], Format],
+    expert_form: Callable[[Part], Format],
+) -> Contents:
+    """Place every tensor of a model. The forms are the source's own: what `bits` does not quantise keeps them.
+
+    Raises: CheckpointError for bits or a group that no layout has.
+    """
+    choice = precision(bits)
+    group = 0 if bits == 16 else check_group(group)
+
+    def layout(form: Format | None, own: Format, shape: tuple[int, ...]) -> MatrixLayout:
+        rows, cols = shape
+        return MatrixLayout(form, rows, cols, group) if form else MatrixLayout(own, rows, cols)
+
+    def dense(tensor: DenseTensor) -> MatrixLayout | None:
+        if tensor.role is Role.VECTOR:
+            return None
+        return layout(choice.dense if tensor.role is Role.QUANTIZED else None, dense_form(tensor), tensor.shape)
+
+    parts = {part.value: layout(choice.expert(part), expert_form(part), part_shape(config, part)) for part in Part}
+    return Contents(config, choice.bits, group, tuple(_place(config, dense)), ExpertLayout(**parts))
 
 
-def _place(checkpoint: Checkpoint, bits: int, group: int) -> Iterator[DenseEntry]:
+def _place(config: ModelConfig, layout: Callable[[DenseTensor], MatrixLayout | None]) -> Iterator[DenseEntry]:
     offset = 0
-    for tensor in dense_tensors(checkpoint.config):
-        entry = DenseEntry(tensor.name, tensor.shape, _dense_layout(checkpoint, tensor, bits, group), offset)
+    for tensor in dense_tensors(config):
+        entry = DenseEntry(tensor.name, tensor.shape, layout(tensor), offset)
         yield entry
         offset = round_up(offset + entry.nbytes, MATRIX_ALIGNMENT)
-
-
-def _dense_layout(checkpoint: Checkpoint, tensor: DenseTensor, bits: int, group: int) -> MatrixLayout | None:
-    if tensor.role is Role.VECTOR:
-        return None
-    rows, cols = tensor.shape
-    if tensor.role is Role.QUANTIZED and bits in QUANTIZED_FORMATS:
-        return MatrixLayout(QUANTIZED_FORMATS[bits], rows, cols, group)
-    return MatrixLayout(checkpoint.dense(tensor).form, rows, cols)
-
-
-def _expert_layout(checkpoint: Checkpoint, part: Part, bits: int, group: int) -> MatrixLayout:
-    rows, cols = part_shape(checkpoint.config, part)
-    if bits in QUANTIZED_FORMATS:
-        return MatrixLayout(QUANTIZED_FORMATS[bits], rows, cols, group)
-    return MatrixLayout(checkpoint.expert_form(part), rows, cols)

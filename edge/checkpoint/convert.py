@@ -11,17 +11,17 @@ from typing import Any, BinaryIO, Self
 from edge.checkpoint.contents import DENSE_FILE, MANIFEST_FILE, TOKENIZER_DIR, expert_file, plan_contents
 from edge.checkpoint.disk import PackFile, file_crc
 from edge.checkpoint.encode import write_dense, write_expert_part
-from edge.checkpoint.layout import BLOCK_ALIGNMENT, RUN_COLUMNS, VERSION, Format
+from edge.checkpoint.layout import BLOCK_ALIGNMENT, VERSION, Format
 from edge.checkpoint.manifest import Manifest, TokenizerFile, dump_manifest
 from edge.checkpoint.matrix import aligned_zeros, expert_matrices
 from edge.checkpoint.names import Part, dense_tensors
 from edge.checkpoint.pack import Progress
+from edge.checkpoint.precision import check_group, precision
 from edge.checkpoint.source import Checkpoint
 from edge.checkpoint.workspace import Workspace, sync_directory
 from edge.errors import CheckpointError
 from edge.kernels import crc32c
 
-BITS = (16, 8, 4)
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -40,18 +40,20 @@ class Conversion:
     Raises: CheckpointError for whatever is wrong with source, target or options.
     """
 
-    def __init__(self, source: Path, out: Path, *, bits: int = 16, group: int = 64, force: bool = False) -> None:
-        if bits not in BITS:
-            raise CheckpointError(f"{bits} bits; possible: {', '.join(map(str, BITS))}")
-        if group < RUN_COLUMNS or group % RUN_COLUMNS:
-            raise CheckpointError(f"group {group}; must be a positive multiple of {RUN_COLUMNS}")
+    def __init__(self, source: Path, out: Path, *, bits: float = 16, group: int = 64, force: bool = False) -> None:
         self._source, self._out = source, out
-        self._bits, self._group, self._force = bits, group, force
+        self._bits, self._group, self._force = precision(bits).bits, check_group(group), force
 
     def __enter__(self) -> Self:
         with ExitStack() as stack, _explained_io(self._out):
             self._checkpoint = stack.enter_context(closing(Checkpoint(self._source)))
-            self.contents = plan_contents(self._checkpoint, self._bits, self._group)
+            self.contents = plan_contents(
+                self._checkpoint.config,
+                self._bits,
+                self._group,
+                lambda tensor: self._checkpoint.dense(tensor).form,
+                self._checkpoint.expert_form,
+            )
             key = {
                 "version": VERSION,
                 "source": self._checkpoint.identity(),

@@ -9,6 +9,7 @@ from typing import Any
 from edge.checkpoint.contents import MANIFEST_FILE, Contents, DenseEntry
 from edge.checkpoint.layout import MATRIX_ALIGNMENT, VERSION, ExpertLayout, Format, MatrixLayout
 from edge.checkpoint.names import Part, Role, dense_tensors, part_shape
+from edge.checkpoint.precision import BITS
 from edge.config import ModelConfig
 from edge.errors import CheckpointError, PackError
 from edge.kernels import crc32c
@@ -131,6 +132,11 @@ class _Node:
         self._check(type(self.value) is int and least <= self.value <= most, f"a whole number {least}..{most}")
         return int(self.value)
 
+    def one_of(self, choices: tuple[float, ...]) -> float:
+        self._check(type(self.value) in (int, float) and self.value in choices, f"one of {choices}")
+        number: float = self.value
+        return number
+
     def _check(self, valid: bool, wanted: str) -> None:
         if not valid:
             raise PackError(f"{self.where} is {str(self.value)[:60]!r}; must be {wanted}")
@@ -141,7 +147,7 @@ def _parse(node: _Node) -> Manifest:
         config = ModelConfig.from_json(node["config"].mapping())
     except CheckpointError as error:
         raise PackError(str(error)) from error
-    bits, group = node["bits"].integer(4, 16), node["group"].integer()
+    bits, group = node["bits"].one_of(BITS), node["group"].integer()
     dense, dense_crcs = _parse_dense(node["dense"], config)
     contents = Contents(config, bits, group, dense, _parse_experts(node["experts"], config))
     return Manifest(

@@ -4,6 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from edge.checkpoint.precision import BITS
+
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Register the command."""
@@ -17,13 +19,19 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("out", metavar="OUT", type=Path, help="directory to make")
     parser.add_argument(
         "--bits",
-        type=int,
-        choices=(16, 8, 4),
+        type=float,
+        choices=BITS,
         default=16,
-        help="bits per weight; 16 keeps the checkpoint's own precision, without loss (default: 16)",
+        metavar="BITS",
+        help="bits per weight: 16, the checkpoint's own precision, without loss; 8; 4; below that only the routed "
+        "experts have fewer and all else has 4: 3.4 (gate and up 3, down 4), 3, 2 (default: 16)",
     )
     parser.add_argument(
-        "--group", type=int, default=64, metavar="N", help="weights that share a scale, at 8 and 4 bits (default: 64)"
+        "--group",
+        type=int,
+        default=64,
+        metavar="N",
+        help="weights that share a scale, below 16 bits; a multiple of 64 (default: 64)",
     )
     parser.add_argument("--force", action="store_true", help="replace OUT if it is a packed model")
     parser.set_defaults(func=run)
@@ -49,5 +57,5 @@ def run(args: argparse.Namespace) -> int:
         )
         with bar:
             conversion.run(bar.update)
-        print(f"wrote {args.out}: {conversion.contents.nbytes} bytes at {args.bits} bits")
+        print(f"wrote {args.out}: {conversion.contents.nbytes} bytes at {args.bits:g} bits")
     return 0

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.checkpoint.layout import QUAD_COLUMNS, RUN_QUADS, TILE_ROWS, Format
+from edge.checkpoint.layout import QUAD_COLUMNS, RUN_COLUMNS, RUN_QUADS, TILE_ROWS, Format
 
 Codes = NDArray[np.uint8]
 Words = NDArray[np.uint32]  # four codes, or parts of them, of one row
@@ -28,13 +28,14 @@ def pack_tiles(codes: Codes, form: Format, group: int) -> Words:
 def unpack_lanes(words: Words, form: Format) -> Codes:
     """One lane of a record's vectors for each row and group. Shapes: [R, G, vectors]; result [R, G, group]."""
     num_rows, num_groups, num_vectors = words.shape
-    runs = words.reshape(num_rows, -1, RUN_QUADS * form.bits // 8)  # [R, runs, vectors of a run]
+    run_vectors = RUN_QUADS * form.bits // 8
+    runs = words.reshape(num_rows, num_groups * num_vectors // run_vectors, run_vectors)
     quads, lowest, start = np.zeros((*runs.shape[:2], RUN_QUADS), np.uint32), 0, 0
     for width in form.planes:
         end = start + RUN_QUADS * width // 8
         quads |= _split(runs[:, :, start:end], width) << np.uint32(lowest)
         lowest, start = lowest + width, end
-    return quads.view(np.uint8).reshape(num_rows, num_groups, num_vectors * QUAD_COLUMNS * 8 // form.bits)
+    return quads.view(np.uint8).reshape(num_rows, num_groups, num_vectors // run_vectors * RUN_COLUMNS)
 
 
 def _join(quads: Words, width: int) -> Words:

@@ -18,7 +18,7 @@ from edge.checkpoint.random_model import SMALL, write_random_checkpoint
 from tests.conformance.checkpoints import Checkpoint, load
 
 
-def pack_of(source: Path, out: Path, bits: int) -> Pack:
+def pack_of(source: Path, out: Path, bits: float) -> Pack:
     with Conversion(source, out, bits=bits) as conversion:
         conversion.run(lambda _: None)
     return Pack.open(out)
@@ -63,10 +63,9 @@ def test_16_bits_are_exactly_what_transformers_loads(checkpoint: Checkpoint, tmp
     assert_same(packed_weights(pack_of(checkpoint.path, tmp_path / "pack", 16)), oracle_weights(checkpoint.model))
 
 
-@pytest.mark.parametrize("single", [False, True])
-@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize(("bits", "single"), [(8, False), (4, False), (4, True), (3.4, True), (3, False), (2, False)])
 def test_transformers_runs_exactly_the_packed_weights(
-    checkpoint: Checkpoint, tmp_path: Path, bits: int, single: bool
+    checkpoint: Checkpoint, tmp_path: Path, bits: float, single: bool
 ) -> None:
     pack = pack_of(checkpoint.path, tmp_path / "pack", bits)
     Export(pack, single=single).write(tmp_path / "exported", lambda _: None)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edge import kernels
 from edge.checkpoint.layout import ExpertLayout, Format, MatrixLayout
-from edge.checkpoint.matrix import Matrix, aligned_zeros, biases, empty_matrix, expert_matrices, scales, stored_rows
+from edge.checkpoint.matrix import Matrix, aligned_zeros, biases, codes, empty_matrix, expert_matrices, float_rows, scales
 from edge.config import FULL_ATTENTION, LINEAR_ATTENTION, ModelConfig
 from edge.errors import StorageError
 from edge.layers.moe import Batch
@@ -49,14 +49,14 @@ IDS = np.random.default_rng(3).integers(0, CONFIG.vocab_size, CAPACITY).tolist()
 
 def random_matrix(rng: np.random.Generator, form: Format, rows: int, cols: int) -> Matrix:
     """Values of variance 1 / cols, so that activations keep their size."""
-    matrix = empty_matrix(MatrixLayout(form, rows, cols, 32 if form.is_quantized else 0))
+    matrix = empty_matrix(MatrixLayout(form, rows, cols, 64 if form.is_quantized else 0))
     if form.is_quantized:
         step = np.sqrt(12 / cols) / 2**form.bits
-        stored_rows(matrix)[...] = rng.integers(0, 256, stored_rows(matrix).shape)
+        codes(matrix)[...] = rng.integers(0, 256, codes(matrix).shape)
         scales(matrix)[...], biases(matrix)[...] = step, -step * 2**form.bits / 2
     else:
         values = (rng.standard_normal((rows, cols)) / np.sqrt(cols)).astype(np.float32)
-        stored_rows(matrix).view(np.float32)[:, :cols] = values
+        float_rows(matrix).view(np.float32)[:, :cols] = values
     return matrix
 
 
@@ -108,7 +108,7 @@ class MemoryExperts:
     """All experts in RAM, handed out in an order of the test's choosing."""
 
     def __init__(self, config: ModelConfig, form: Format) -> None:
-        group = 32 if form.is_quantized else 0
+        group = 64 if form.is_quantized else 0
         gate = MatrixLayout(form, config.expert_size, config.hidden_size, group)
         self.layout = ExpertLayout(gate, gate, MatrixLayout(form, config.hidden_size, config.expert_size, group))
         self.is_backwards = False

@@ -1,27 +1,47 @@
-"""Quantised bytes spelled out: version 1 of the format holds packs that others have made."""
+"""Quantised bytes spelled out: version 2 of the format holds packs that others have made."""
 
 import numpy as np
+import pytest
 
-from edge.checkpoint.layout import Format
+from edge.checkpoint.encode import tile_bytes
+from edge.checkpoint.layout import Format, MatrixLayout
 from edge.quant.affine import quantize
 from edge.quant.floats import is_finite, narrow, widen
 
 
-def test_whole_numbers_0_to_15_are_their_own_4_bit_codes() -> None:
-    values = np.arange(32, dtype=np.float32)[None] % 16
-    quantized = quantize(values, Format.Q4, 32)
-    assert (quantized.scales.tolist(), quantized.biases.tolist()) == ([[1.0]], [[0.0]])
-    # Byte j: column j low, column j + 16 high; both hold j here.
-    assert quantized.codes.tobytes().hex() == "00112233445566778899aabbccddeeff"
+@pytest.mark.parametrize(
+    ("form", "vectors"),
+    [
+        # Four columns of row 0, then of row 1, ...
+        (Format.Q8, ["00010203" + "01020304" + "02030405", "04050607" + "05060708" + "06070809"]),
+        (Format.Q4, ["40516273" + "51627384" + "62738495", "c8d9eafb" + "d9eafb0c" + "eafb0c1d"]),
+        (Format.Q3, ["0055aaff" + "55aaff00" + "aaff0055"] * 3 + ["00552aff", "aaaaaaaa" + "aaaaaa55" + "aaaa5555"]),
+        (Format.Q2, ["0055aaff" + "55aaff00" + "aaff0055"] * 3 + ["00552aff"]),
+    ],
+)
+def test_whole_numbers_are_their_own_codes(form: Format, vectors: list[str]) -> None:
+    values = np.add.outer(np.arange(16), np.arange(64)).astype(np.float32) % 2**form.bits
+    values[:, 63] = 2**form.bits - 1  # so that each row has the whole range
+    values[:, 62] = 0
+    stored = tile_bytes(values, MatrixLayout(form, 16, 64, 64)).tobytes()
+    assert stored[:64].hex() == "003c" * 16 + "0000" * 16
+    for index, start in enumerate(vectors):
+        assert stored[64 * (index + 1) :].hex().startswith(start)
+
+
+def test_the_last_tile_is_filled_up_with_zeros() -> None:
+    stored = tile_bytes(np.full((17, 64), 2, np.float32), MatrixLayout(Format.Q2, 17, 64, 64))
+    assert len(stored) == 2 * 320
+    assert np.flatnonzero(stored[320:]).tolist() == [33]  # the bias of row 16: 0x4000
 
 
 def test_a_ragged_last_group_has_its_own_scale_and_zero_padding() -> None:
-    values = np.zeros((1, 34), np.float32)
-    values[0, :32] = np.linspace(-4, 4, 32)
-    values[0, 32:] = [100, 355]
-    quantized = quantize(values, Format.Q8, 32)
-    assert quantized.codes.shape == (1, 64)
-    assert quantized.codes[0, 32:].tolist() == [0, 255] + [0] * 30
+    values = np.zeros((1, 66), np.float32)
+    values[0, :64] = np.linspace(-4, 4, 64)
+    values[0, 64:] = [100, 355]
+    quantized = quantize(values, Format.Q8, 64)
+    assert quantized.codes.shape == (1, 128)
+    assert quantized.codes[0, 64:].tolist() == [0, 255] + [0] * 62
     assert quantized.biases.tolist() == [[-4.0, 100.0]]
     assert quantized.scales[0, 1] == 1
     assert quantized.scales[0, 0] >= 8 / 255

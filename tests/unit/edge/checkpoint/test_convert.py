@@ -11,13 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from edge.checkpoint import convert as convert_module
 from edge.checkpoint.convert import Conversion, model_name
 from edge.checkpoint.layout import Format
 from edge.checkpoint.matrix import Matrix, aligned_zeros, dequantize, expert_matrices
-from edge.checkpoint.names import Part, Role, dense_tensors
+from edge.checkpoint.names import Part, dense_tensors
 from edge.checkpoint.pack import Pack
+from edge.checkpoint.precision import BITS
 from edge.checkpoint.random_model import write_random_checkpoint
 from edge.checkpoint.source import Checkpoint
 from edge.checkpoint.workspace import Workspace
@@ -25,39 +27,46 @@ from edge.errors import CheckpointError, PackError
 from edge.quant.floats import widen
 from tests.unit.edge.checkpoint.samples import TINY, Tensors, change_json, change_tensors, convert, read_tensors
 
-RELATIVE_ERRORS = {16: 0.0, 8: 0.01, 4: 0.15}  # of a weight's norm, for normal random weights
+RELATIVE_ERRORS = {
+    Format.Q8: 0.01,
+    Format.Q4: 0.15,
+    Format.Q3: 0.3,
+    Format.Q2: 0.7,
+}  # of a weight's norm, for normal random weights
 
 
 def contents(pack: Path) -> dict[str, bytes]:
     return {str(path.relative_to(pack)): path.read_bytes() for path in pack.rglob("*") if path.is_file()}
 
 
-def assert_close(stored: np.ndarray[Any, Any], source: np.ndarray[Any, Any], limit: float) -> None:
-    assert stored.shape == source.shape
-    if limit == 0:
-        np.testing.assert_array_equal(stored, source)
+def assert_close(stored: Matrix | NDArray[np.float32], source: NDArray[np.float32]) -> None:
+    limit = RELATIVE_ERRORS.get(stored.layout.format) if isinstance(stored, Matrix) else None
+    values = dequantize(stored) if isinstance(stored, Matrix) else stored
+    assert values.shape == source.shape
+    if limit is None:
+        np.testing.assert_array_equal(values, source)
     else:
-        assert np.linalg.norm(stored - source) <= limit * np.linalg.norm(source)
+        assert np.linalg.norm(values - source) <= limit * np.linalg.norm(source)
 
 
-@pytest.mark.parametrize("bits", [16, 8, 4])
-@pytest.mark.parametrize("form", [Format.F32, Format.F16, Format.BF16])
-def test_every_weight_lands_where_it_belongs(tmp_path: Path, bits: int, form: Format) -> None:
+@pytest.mark.parametrize(
+    ("bits", "form"),
+    [*((bits, Format.BF16) for bits in BITS), (16, Format.F32), (4, Format.F32), (16, Format.F16), (4, Format.F16)],
+)
+def test_every_weight_lands_where_it_belongs(tmp_path: Path, bits: float, form: Format) -> None:
     write_random_checkpoint(tmp_path / "source", TINY, tokenizer=False, form=form)
     pack = convert(tmp_path / "source", tmp_path / "out", bits=bits)
     checkpoint, dense = Checkpoint(tmp_path / "source"), pack.load_dense()
     assert list(dense) == [tensor.name for tensor in dense_tensors(TINY)]
     for tensor in dense_tensors(TINY):
         source, stored = checkpoint.dense(tensor), dense[tensor.name]
-        limit = RELATIVE_ERRORS[bits] if tensor.role is Role.QUANTIZED else 0
-        values = widen(source.read(0, source.rows), source.form).reshape(tensor.shape)
-        assert_close(dequantize(stored) if isinstance(stored, Matrix) else stored, values, limit)
+        assert_close(stored, widen(source.read(0, source.rows), source.form).reshape(tensor.shape))
     block = aligned_zeros(pack.experts.block_bytes, 4096)
     for layer, expert in ((0, 0), (1, 4), (2, 3)):
         pack.read_expert(layer, expert, block)
         for part, matrix in zip(Part, expert_matrices(pack.experts, block), strict=True):
             source = checkpoint.expert(layer, expert, part)
-            assert_close(dequantize(matrix), widen(source.read(0, source.rows), source.form), RELATIVE_ERRORS[bits])
+            assert_close(matrix, widen(source.read(0, source.rows), source.form))
     checkpoint.close()
 
 
@@ -74,12 +83,32 @@ def test_16_bits_keep_each_tensors_own_precision(source: Path) -> None:
 
 
 def test_routing_and_gating_keep_their_precision_at_4_bits(source: Path) -> None:
-    pack = convert(source, source.parent / "out", bits=4, group=32)
+    pack = convert(source, source.parent / "out", bits=4, group=128)
     dense = pack.load_dense()
     kept = {n.split(".", 2)[-1] for n, t in dense.items() if isinstance(t, Matrix) and t.layout.format is Format.BF16}
     assert kept == {"mlp.gate", "mlp.shared_expert_gate", "linear_attn.in_proj_a", "linear_attn.in_proj_b"}
     assert {pack.experts.gate.format, pack.experts.up.format, pack.experts.down.format} == {Format.Q4}
-    assert (pack.experts.gate.group, pack.manifest.contents.group) == (32, 32)
+    assert (pack.experts.gate.group, pack.manifest.contents.group) == (128, 128)
+
+
+@pytest.mark.parametrize(
+    ("bits", "dense", "gate_up", "down"),
+    [
+        (8, Format.Q8, Format.Q8, Format.Q8),
+        (3.4, Format.Q4, Format.Q3, Format.Q4),
+        (3, Format.Q4, Format.Q3, Format.Q3),
+        (2, Format.Q4, Format.Q2, Format.Q2),
+    ],
+)
+def test_only_routed_experts_go_below_4_bits(
+    source: Path, bits: float, dense: Format, gate_up: Format, down: Format
+) -> None:
+    contents = convert(source, source.parent / "out", bits=bits).manifest.contents
+    forms = {entry.layout.format for entry in contents.dense if entry.layout}
+    assert forms == {dense, Format.BF16}  # what routes and gates keeps its precision
+    experts = contents.experts
+    assert (experts.gate.format, experts.up.format, experts.down.format) == (gate_up, gate_up, down)
+    assert contents.bits == bits
 
 
 def test_the_same_checkpoint_gives_the_same_bytes(source: Path) -> None:
@@ -138,7 +167,12 @@ def test_progress_adds_up_to_the_source(source: Path) -> None:
 
 @pytest.mark.parametrize(
     ("options", "named"),
-    [({"bits": 5}, "5 bits; possible: 16, 8, 4"), ({"group": 48}, "group 48"), ({"group": 0}, "group 0")],
+    [
+        ({"bits": 5}, "5 bits; possible: 16, 8, 4, 3.4, 3, 2"),
+        ({"bits": 3.5}, "3.5 bits; possible"),
+        ({"group": 32}, "group 32; must be a positive multiple of 64"),
+        ({"group": 0}, "group 0"),
+    ],
 )
 def test_impossible_options_are_refused(source: Path, options: dict[str, Any], named: str) -> None:
     with pytest.raises(CheckpointError, match=named):

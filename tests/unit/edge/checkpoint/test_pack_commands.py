@@ -21,9 +21,10 @@ def pack(source: Path) -> Path:
 
 def test_convert_says_what_it_wrote(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = source.parent / "out"
-    assert main(["convert", str(source), str(out), "--bits", "4", "--group", "32"]) == 0
+    assert main(["convert", str(source), str(out), "--bits", "3.4", "--group", "128"]) == 0
     captured = capsys.readouterr()
     assert captured.out.startswith(f"wrote {out}: ")
+    assert captured.out.endswith(" bytes at 3.4 bits\n")
     assert "100%" in captured.err
     assert main(["convert", str(source), str(out)]) == 1
     assert capsys.readouterr().err == f"flashgate-edge: error: {out} exists; --force replaces it\n"
@@ -76,13 +77,26 @@ def test_info_says_what_a_pack_is(pack: Path, capsys: pytest.CaptureFixture[str]
     assert info["parameters_total"] == dense + 3 * 5 * expert
     assert info["parameters_active"] == dense + 3 * 2 * expert
     assert info["expert_bytes"] == 15 * info["expert_block_bytes"]
-    assert (info["name"], info["bits"], info["version"]) == ("tiny-model", 16, 1)
+    assert (info["name"], info["bits"], info["version"]) == ("tiny-model", 16, 2)
     assert info["least_memory_bytes"] > info["dense_bytes"]
     assert info["config"]["num_experts"] == 5
     assert main(["info", str(pack)]) == 0
     table = capsys.readouterr().out
     assert "tiny-model" in table
     assert "5, 2 per token, size 36" in table
+
+
+def test_info_says_the_bits_per_weight_of_each_part(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = convert(source, source.parent / "out", bits=3.4).path
+    assert main(["info", str(out), "--json"]) == 0
+    info = json.loads(capsys.readouterr().out)
+    # [36, 40] is stored as three tiles of one record, [40, 36] too; with --group 64 and whole tiles: 3.5 and 4.5.
+    parts = info["bits_per_weight"]
+    assert (parts["gate"], parts["up"], parts["down"]) == (7.467, 7.467, 9.6)
+    assert parts["expert"] == round(8 * 8192 / (3 * 36 * 40), 3)
+    assert parts["dense"] > 4.5
+    assert main(["info", str(out)]) == 0
+    assert "dense " in next(line for line in capsys.readouterr().out.splitlines() if line.startswith("bits per weight"))
 
 
 @pytest.mark.parametrize("experts", ["fused", "single"])
@@ -94,8 +108,9 @@ def test_an_export_converts_to_the_same_pack(pack: Path, experts: str) -> None:
         assert path.read_bytes() == (pack / path.relative_to(again.path)).read_bytes()
 
 
-def test_an_export_of_4_bits_holds_the_dequantised_weights(source: Path) -> None:
-    coarse = convert(source, source.parent / "coarse", bits=4)
+@pytest.mark.parametrize("bits", [4, 3.4])
+def test_an_export_of_few_bits_holds_the_dequantised_weights(source: Path, bits: float) -> None:
+    coarse = convert(source, source.parent / "coarse", bits=bits)
     exported = source.parent / "exported"
     assert main(["export", str(coarse.path), str(exported)]) == 0
     fine = convert(exported, source.parent / "fine", bits=16)

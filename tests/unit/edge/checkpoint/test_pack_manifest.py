@@ -20,7 +20,7 @@ from tests.unit.edge.checkpoint.samples import change_json, convert
 
 @pytest.fixture
 def pack(source: Path) -> Path:
-    return convert(source, source.parent / "pack", bits=4, group=32).path
+    return convert(source, source.parent / "pack", bits=4).path
 
 
 def sign(manifest: dict[str, Any]) -> None:
@@ -30,8 +30,8 @@ def sign(manifest: dict[str, Any]) -> None:
     manifest["crc32c"] = crc32c(body)
 
 
-def test_the_version_is_1_until_the_bytes_change() -> None:
-    assert VERSION == 1
+def test_the_version_is_2_until_the_bytes_change() -> None:
+    assert VERSION == 2
 
 
 def test_what_is_written_is_read_back(pack: Path) -> None:
@@ -87,10 +87,10 @@ def test_a_checkpoint_is_told_from_a_pack(source: Path) -> None:
         Pack.open(source / "nothing")
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None])
+@pytest.mark.parametrize("version", [1, 3, "2", None])
 def test_another_version_says_to_convert_again(pack: Path, version: object) -> None:
     change_json(pack / "manifest.json", lambda manifest: manifest.update(version=version))
-    with pytest.raises(PackError, match="this program reads version 1: convert again"):
+    with pytest.raises(PackError, match="this program reads version 2: convert again"):
         Pack.open(pack)
 
 
@@ -105,7 +105,9 @@ def test_any_altered_field_is_noticed(pack: Path) -> None:
     [
         (lambda m: m.pop("name"), "manifest: no field name"),
         (lambda m: m.update(name=3), "manifest.name is '3'; must be a string"),
-        (lambda m: m.update(bits="4"), "manifest.bits is '4'; must be a whole number"),
+        (lambda m: m.update(bits="4"), "manifest.bits is '4'; must be one of (16, 8, 4, 3.4, 3, 2)"),
+        (lambda m: m.update(bits=5), "manifest.bits is '5'; must be one of"),
+        (lambda m: m.update(bits=1e400), "manifest.bits is 'inf'"),
         (lambda m: m.update(bits=True), "manifest.bits is 'True'"),
         (lambda m: m["config"].pop("top_k"), "missing fields ['top_k']"),
         (lambda m: m["config"].update(num_layers=10**9), "layer_types has 3 entries"),
@@ -121,9 +123,12 @@ def test_any_altered_field_is_noticed(pack: Path) -> None:
         (lambda m: m["dense"][-1].update(offset=2**40), "dense.bin: "),
         (lambda m: m["dense"][0].update(crc32c=2**32), "manifest.dense[0].crc32c is"),
         (lambda m: m["dense"][0].update(matrix=None), "manifest.dense[0].matrix: no field format"),
-        (lambda m: m["dense"][0]["matrix"].update(format="Q3"), "format is 'Q3'; known: F32, F16, BF16, Q8, Q4"),
+        (lambda m: m["dense"][0]["matrix"].update(format="Q5"), "format is 'Q5'; known: F32, F16, BF16, Q8, Q4, Q3"),
+        (lambda m: m["dense"][0]["matrix"].update(format="Q8"), "manifest.dense[1].offset is"),
+        (lambda m: m["dense"][0]["matrix"].update(format="BF16"), "group 64 of BF16; float formats have none"),
+        (lambda m: m["experts"]["gate"].update(group=256), "manifest.experts.block_bytes is"),
         (lambda m: m["dense"][0]["matrix"].update(rows=2**60), "manifest.dense[0].matrix is"),
-        (lambda m: m["dense"][0]["matrix"].update(group=31), "group 31 of Q4"),
+        (lambda m: m["dense"][0]["matrix"].update(group=32), "group 32 of Q4; must be a positive multiple of 64"),
         (lambda m: m["dense"][0]["matrix"].update(group=2**61), "dense[1].offset is"),
         (lambda m: m["experts"].pop("up"), "manifest.experts: no field up"),
         (lambda m: m["experts"]["up"].update(cols=36), "manifest.experts.up is [36, 36]"),
