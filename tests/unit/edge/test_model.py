@@ -12,7 +12,16 @@ from numpy.typing import NDArray
 
 from edge import kernels
 from edge.checkpoint.layout import ExpertLayout, Format, MatrixLayout
-from edge.checkpoint.matrix import Matrix, aligned_zeros, biases, codes, empty_matrix, expert_matrices, float_rows, scales
+from edge.checkpoint.matrix import (
+    Matrix,
+    aligned_zeros,
+    biases,
+    codes,
+    empty_matrix,
+    expert_matrices,
+    float_rows,
+    scales,
+)
 from edge.config import FULL_ATTENTION, LINEAR_ATTENTION, ModelConfig
 from edge.errors import StorageError
 from edge.layers.moe import Batch
