@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.checkpoint.layout import ExpertLayout
+from edge.checkpoint.layout import RUN_COLUMNS, ExpertLayout
 from edge.checkpoint.matrix import Matrix, dequantize, expert_matrices
 
 Array = NDArray[np.float64]
@@ -17,6 +17,8 @@ Indices = NDArray[np.int32]
 Bytes = NDArray[np.uint8]
 
 NORM_EPS = 1e-6  # of the L2 norm in gated_delta, as in transformers
+DIGITS_TOP = np.float32(127 * 256)  # two signed digits of base 256 (edge/native/matrix.h)
+LEAST_ACTIVATION = 1e-30  # a block that reaches less counts as zero
 
 
 def sigmoid(x: Array | Floats) -> Array:
@@ -31,9 +33,33 @@ def silu(x: Array | Floats) -> Array:
     return np.asarray(x, np.float64) * sigmoid(x)
 
 
+def quantize_activations(x: Floats) -> tuple[NDArray[np.int32], Floats]:
+    """Integers q of magnitude at most DIGITS_TOP and scales such that x is about scale * q, per token and block.
+
+    Shapes: x [T, C], q [T, B, 64], scales [T, B]; the last block is filled with zeros. These are the kernels' own
+    numbers, to the bit, for finite x.
+    """
+    num_tokens, num_columns = x.shape
+    blocks = np.zeros((num_tokens, -(-num_columns // RUN_COLUMNS) * RUN_COLUMNS), np.float32)
+    blocks[:, :num_columns] = x
+    blocks = blocks.reshape(num_tokens, -1, RUN_COLUMNS)
+    top = np.abs(blocks).max(axis=2)
+    top[top < LEAST_ACTIVATION] = 0
+    inverse = np.divide(DIGITS_TOP, top, out=np.zeros_like(top), where=top > 0)
+    q = np.rint(blocks * inverse[:, :, None]).astype(np.int32)
+    return q, top / DIGITS_TOP
+
+
+def rounded_activations(x: Floats | Array) -> Array:
+    """The numbers that stand for x where it is multiplied with a quantised matrix. Shapes: x and result [T, C]."""
+    q, scales = quantize_activations(np.asarray(x, np.float32))
+    return (q * scales.astype(np.float64)[:, :, None]).reshape(len(q), -1)[:, : x.shape[1]]
+
+
 def matmul(x: Floats | Array, w: Matrix) -> Array:
-    """x Wᵀ."""
-    return np.asarray(x, np.float64) @ dequantize(w).astype(np.float64).T
+    """x Wᵀ, with x rounded first where w is quantised."""
+    taken = rounded_activations(x) if w.layout.format.is_quantized else np.asarray(x, np.float64)
+    return taken @ dequantize(w).astype(np.float64).T
 
 
 def expert_ffn(x: Floats, block: Bytes, layout: ExpertLayout) -> Array:
@@ -42,9 +68,9 @@ def expert_ffn(x: Floats, block: Bytes, layout: ExpertLayout) -> Array:
     return matmul(silu(matmul(x, gate)) * matmul(x, up), down)
 
 
-def expert_ffn_many(x: Floats, blocks: Sequence[Bytes], layout: ExpertLayout) -> Array:
-    """One row per expert."""
-    return np.concatenate([expert_ffn(x, block, layout) for block in blocks])
+def expert_ffn_grouped(x: Floats, rows: Sequence[Indices], blocks: Sequence[Bytes], layout: ExpertLayout) -> Array:
+    """Expert after expert."""
+    return np.concatenate([expert_ffn(x[some], block, layout) for some, block in zip(rows, blocks, strict=True)])
 
 
 def scatter_add(out: Array, rows: Indices, weights: Floats, y: Floats) -> None:

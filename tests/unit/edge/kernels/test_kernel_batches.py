@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from edge import kernels
 from edge.checkpoint.layout import Format
-from tests.unit.edge.kernels.random_arrays import Random
+from tests.unit.edge.kernels.random_arrays import QUANTIZED, Random
 
 pytestmark = pytest.mark.usefixtures("variant")
 
@@ -43,19 +43,33 @@ def test_expert_ffn(form: Format, random: Random) -> None:
 
 
 @pytest.mark.parametrize("form", Format)
-def test_expert_ffn_many_is_expert_ffn_of_each(form: Format, random: Random) -> None:
+def test_expert_ffn_grouped_is_expert_ffn_of_each(form: Format, random: Random) -> None:
+    """An expert without tokens, the same token twice, and more tokens than one pass takes."""
     layout, first = random.expert(form, 66, 130)
-    blocks = [first, random.block(layout), random.block(layout)]
-    x = random.floats(1, 130)
-    expected = np.concatenate([kernels.expert_ffn(x, block, layout) for block in blocks])
+    blocks = [first, *(random.block(layout) for _ in range(4))]
+    x = random.floats(7, 130)
+    chosen = [[3], [], [6, 0, 1], random.rng.integers(0, 7, 300), range(7)]
+    rows = [np.array(some, np.int32) for some in chosen]
+    expected = np.concatenate(
+        [kernels.expert_ffn(x[some], block, layout) for some, block in zip(rows, blocks, strict=True)]
+    )
     for threads in (1, 2, 3):
         kernels.set_num_threads(threads)
-        np.testing.assert_array_equal(kernels.expert_ffn_many(x, blocks, layout), expected)
+        found = kernels.expert_ffn_grouped(x, rows, blocks, layout)
+        np.testing.assert_array_equal(found.view(np.uint32), expected.view(np.uint32))
 
 
-def test_expert_ffn_many_of_none_is_empty(random: Random) -> None:
+def test_expert_ffn_grouped_of_none_is_empty(random: Random) -> None:
     layout, _ = random.expert(Format.Q4, 66, 130)
-    assert kernels.expert_ffn_many(random.floats(1, 130), [], layout).shape == (0, 130)
+    assert kernels.expert_ffn_grouped(random.floats(1, 130), [], [], layout).shape == (0, 130)
+
+
+@pytest.mark.parametrize("form", QUANTIZED)
+@pytest.mark.parametrize("tokens", [1, 2, 3, 5, 7, 16, 33, 64, 65, 300])
+def test_quantized_tokens_do_not_depend_on_their_number(form: Format, tokens: int, random: Random) -> None:
+    w, x = random.matrix(form, 85, 1100), random.floats(300, 1100)
+    whole = kernels.matmul(x, w)
+    np.testing.assert_array_equal(kernels.matmul(x[300 - tokens :], w).view(np.uint32), whole[-tokens:].view(np.uint32))
 
 
 def test_attention(random: Random) -> None:

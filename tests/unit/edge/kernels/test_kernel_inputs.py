@@ -35,14 +35,14 @@ def test_matmul_refuses_a_wrong_width(random: Random) -> None:
 
 
 def test_native_refuses_data_that_is_short_or_unaligned() -> None:
-    layout = kernels._matrix(MatrixLayout(Format.Q4, 7, 32, 32))
-    x, out = np.zeros((1, 32), np.float32), np.zeros((1, 7), np.float32)
-    with pytest.raises(ValueError, match="data has 64 bytes, expected 256"):
-        _native.matmul(x, aligned_zeros(64), layout, out)
+    layout = kernels._matrix(MatrixLayout(Format.Q4, 7, 40, 64))
+    x, out = np.zeros((1, 40), np.float32), np.zeros((1, 7), np.float32)
+    with pytest.raises(ValueError, match="data has 512 bytes, expected 576"):
+        _native.matmul(x, aligned_zeros(512), layout, out)
     with pytest.raises(ValueError, match="data is not aligned to 64 bytes"):
-        _native.matmul(x, aligned_zeros(512)[1:], layout, out)
+        _native.matmul(x, aligned_zeros(640)[1:], layout, out)
     with pytest.raises(ValueError, match="out has 7 in dimension 1, expected 8"):
-        _native.matmul(x, aligned_zeros(256), kernels._matrix(MatrixLayout(Format.Q8, 8, 32, 32)), out)
+        _native.matmul(x, aligned_zeros(1088), kernels._matrix(MatrixLayout(Format.Q8, 8, 40, 64)), out)
 
 
 def test_native_refuses_a_result_that_cannot_be_written() -> None:
@@ -54,32 +54,61 @@ def test_native_refuses_a_result_that_cannot_be_written() -> None:
         )
 
 
+QUANTIZED_LAYOUT = {"format": 3, "rows": 17, "cols": 60, "group": 64, "padded_cols": 64}
+QUANTIZED_LAYOUT |= {"record_bytes": 1088, "nbytes": 2176}
+FLOAT_LAYOUT = {"format": 0, "rows": 17, "cols": 60, "group": 0, "padded_cols": 64, "record_bytes": 0, "nbytes": 4352}
+
+
 @pytest.mark.parametrize(
     "change",
     [
-        {"format": 5},
+        {"format": 7},
         {"format": -1},
+        {"format": 2},
+        {"format": 4},
         {"rows": 0},
+        {"rows": 33},
+        {"rows": 2**62},
         {"cols": 0},
         {"cols": 65},
         {"group": 0},
-        {"group": 48},
+        {"group": 32},
+        {"group": 128},
         {"padded_cols": 96},
-        {"rows": 2**62},
-        {"scales_offset": 0},
-        {"scales_offset": 2**64 - 2},
-        {"biases_offset": 65},
-        {"biases_offset": 2**64 - 2},
-        {"nbytes": 10},
+        {"padded_cols": 2**31 - 64},
+        {"record_bytes": 0},
+        {"record_bytes": 1024},
+        {"record_bytes": 2**64 - 64},
+        {"nbytes": 2112},
+        {"nbytes": 2**50},
     ],
     ids=str,
 )
-def test_native_refuses_a_layout_that_does_not_fit_its_bytes(change: dict[str, int]) -> None:
-    good = {"format": 3, "rows": 3, "cols": 60, "group": 64, "padded_cols": 64}
-    good |= {"scales_offset": 192, "biases_offset": 256, "nbytes": 320}
-    _native.MatrixLayout(**good)
-    with pytest.raises(ValueError, match=r"format|rows|padded_cols|sections"):
-        _native.MatrixLayout(**(good | change))
+def test_native_refuses_a_quantized_layout_that_does_not_fit_its_bytes(change: dict[str, int]) -> None:
+    _native.MatrixLayout(**QUANTIZED_LAYOUT)
+    with pytest.raises(ValueError, match=r"format|rows|padded_cols|record"):
+        _native.MatrixLayout(**(QUANTIZED_LAYOUT | change))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"format": 3},
+        {"rows": 18},
+        {"rows": 2**31 - 1},
+        {"cols": 65},
+        {"padded_cols": 72},
+        {"padded_cols": 80},
+        {"group": 64},
+        {"record_bytes": 64},
+        {"nbytes": 4351},
+    ],
+    ids=str,
+)
+def test_native_refuses_a_float_layout_that_does_not_fit_its_bytes(change: dict[str, int]) -> None:
+    _native.MatrixLayout(**FLOAT_LAYOUT)
+    with pytest.raises(ValueError, match=r"format|rows|padded_cols|record"):
+        _native.MatrixLayout(**(FLOAT_LAYOUT | change))
 
 
 def test_expert_ffn_refuses_a_short_block_and_a_wrong_width(random: Random) -> None:
@@ -88,10 +117,32 @@ def test_expert_ffn_refuses_a_short_block_and_a_wrong_width(random: Random) -> N
         kernels.expert_ffn(random.floats(1, 130), block[:-64], layout)
     with pytest.raises(ValueError, match="x has 66 in dimension 1, expected 130"):
         kernels.expert_ffn(random.floats(1, 66), block, layout)
-    with pytest.raises(ValueError, match="x has 2 in dimension 0, expected 1"):
-        kernels.expert_ffn_many(random.floats(2, 130), [block], layout)
+
+
+def test_expert_ffn_grouped_refuses_what_does_not_fit(random: Random) -> None:
+    layout, block = random.expert(Format.Q4, 66, 130)
+    x, first = random.floats(2, 130), np.zeros(1, np.int32)
     with pytest.raises(ValueError, match="blocks has"):
-        kernels.expert_ffn_many(random.floats(1, 130), [block, block[:-64]], layout)
+        kernels.expert_ffn_grouped(x, [first, first], [block, block[:-64]], layout)
+    with pytest.raises(ValueError, match="rows has 1 in dimension 0, expected 2"):
+        kernels.expert_ffn_grouped(x, [first], [block, block], layout)
+    for beyond in (-1, 2):
+        with pytest.raises(ValueError, match=f"rows holds {beyond}, x has 2 rows"):
+            kernels.expert_ffn_grouped(x, [first, first + beyond], [block, block], layout)
+    with pytest.raises(TypeError):
+        kernels.expert_ffn_grouped(x, [first.astype(np.int64)], [block], layout)
+    with pytest.raises(ValueError, match="x has 131 in dimension 1, expected 130"):
+        kernels.expert_ffn_grouped(random.floats(2, 131), [first], [block], layout)
+    with pytest.raises(ValueError, match="out has 2 in dimension 0, expected 1"):
+        _native.expert_ffn_grouped(x, [first], [block], kernels._expert(layout), np.empty((2, 130), np.float32))
+
+
+def test_read_ram_refuses_what_is_not_aligned_bytes() -> None:
+    assert kernels.read_ram(aligned_zeros(4096)) == 0
+    with pytest.raises(ValueError, match="data is not aligned to 64 bytes"):
+        kernels.read_ram(aligned_zeros(4096)[4:])
+    with pytest.raises(TypeError):
+        kernels.read_ram(np.zeros(16, np.float32))  # type: ignore[arg-type]
 
 
 def test_native_refuses_an_expert_whose_parts_lie_outside_its_block() -> None:
@@ -177,4 +228,4 @@ def test_the_environment_chooses_a_variant() -> None:
 
 def test_a_matrix_of_the_wrong_size_never_reaches_the_kernel() -> None:
     with pytest.raises(ValueError, match="must be uint8"):
-        Matrix(MatrixLayout(Format.Q4, 7, 32, 32), aligned_zeros(64))
+        Matrix(MatrixLayout(Format.Q4, 7, 32, 64), aligned_zeros(64))
