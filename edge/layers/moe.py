@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from edge import kernels
 from edge.checkpoint.layout import ExpertLayout
 from edge.config import ModelConfig
+from edge.errors import StorageError
 from edge.layers.activations import sigmoid
 from edge.layers.weights import Weights
 
@@ -56,13 +57,30 @@ class SparseMoe:
         self._shared_down_proj = shared.matrix("down_proj", width, shared_width)
         self._shared_expert_gate = weights.matrix("shared_expert_gate", 1, width)
 
-    def forward(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """f32[T, H] to f32[T, H]."""
+    def forward(self, x: NDArray[np.float32], *, is_scan: bool) -> tuple[NDArray[np.float32], dict[int, StorageError]]:
+        """f32[T, H] to f32[T, H], and the rows that have no result because an expert of theirs could not be read."""
         routing = group_by_expert(*kernels.route(kernels.matmul(x, self._router), self._top_k))
-        with self._source.fetch(self._layer, routing.experts, is_scan=len(x) > 1) as batches:
-            out = self._shared_expert(x)  # while the first reads are under way
-            self._add_experts(x, routing, batches, out)
-        return out
+        try:
+            with self._source.fetch(self._layer, routing.experts, is_scan=is_scan) as batches:
+                out = self._shared_expert(x)  # while the first reads are under way
+                self._add_experts(x, routing, batches, out)
+        except StorageError:
+            return self._one_by_one(x, routing)
+        return out, {}
+
+    def _one_by_one(
+        self, x: NDArray[np.float32], routing: Routing
+    ) -> tuple[NDArray[np.float32], dict[int, StorageError]]:
+        """The same from the start, each expert fetched alone: a failed one is tried again and costs only its rows."""
+        out, failed = self._shared_expert(x), dict[int, StorageError]()
+        for position, expert in enumerate(routing.experts):
+            alone = Routing([expert], [routing.rows[position]], [routing.shares[position]])
+            try:
+                with self._source.fetch(self._layer, [expert], is_scan=True) as batches:
+                    self._add_experts(x, alone, batches, out)
+            except StorageError as error:
+                failed |= dict.fromkeys(routing.rows[position].tolist(), error)
+        return out, failed
 
     def _shared_expert(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         hidden = kernels.silu_mul(kernels.matmul(x, self._shared_gate_proj), kernels.matmul(x, self._shared_up_proj))
@@ -89,11 +107,24 @@ class SparseMoe:
 
     def _run_batch(self, x: NDArray[np.float32], routing: Routing, batch: Batch) -> dict[int, NDArray[np.float32]]:
         """The outputs of the experts at some positions of `routing`, for the tokens that chose them."""
-        layout = self._source.layout
-        if len(x) == 1:
-            y = kernels.expert_ffn_many(x, [block for _, block in batch], layout)  # [len(batch), H]
-            return {position: y[i : i + 1] for i, (position, _) in enumerate(batch)}
-        return {position: kernels.expert_ffn(x[routing.rows[position]], block, layout) for position, block in batch}
+        rows = [routing.rows[position] for position, _ in batch]
+        y = expert_ffn_grouped(x, rows, [block for _, block in batch], self._source.layout)
+        outputs, begin = {}, 0
+        for (position, _), chosen in zip(batch, rows, strict=True):
+            outputs[position] = y[begin : begin + len(chosen)]
+            begin += len(chosen)
+        return outputs
+
+
+def expert_ffn_grouped(
+    x: NDArray[np.float32], rows: Sequence[NDArray[np.int32]], blocks: Sequence[NDArray[np.uint8]], layout: ExpertLayout
+) -> NDArray[np.float32]:
+    """Several experts, each for its own rows of x: f32[sum of len(rows), H], expert after expert."""
+    if len(x) == 1:
+        return kernels.expert_ffn_many(x, blocks, layout)
+    return np.concatenate(
+        [kernels.expert_ffn(x[some], block, layout) for some, block in zip(rows, blocks, strict=True)]
+    )
 
 
 def group_by_expert(chosen: NDArray[np.int32], shares: NDArray[np.float32]) -> Routing:
