@@ -17,6 +17,7 @@ from edge.layers.deltanet import GatedDeltaNet
 from edge.layers.embedding import embed
 from edge.layers.moe import ExpertSource, SparseMoe
 from edge.layers.weights import Tensor, Weights
+from edge.profiling import ATTENTION, DELTANET, HEAD, UNTIMED, Watch
 
 BeforeLayer = Callable[[], Collection[int]]
 
@@ -29,23 +30,26 @@ def nobody() -> Collection[int]:
 class DecoderLayer:
     """Token mixer and mixture of experts, each on a normalised input and added to the residual stream."""
 
-    def __init__(self, config: ModelConfig, index: int, weights: Weights, source: ExpertSource) -> None:
+    def __init__(self, config: ModelConfig, index: int, weights: Weights, source: ExpertSource, watch: Watch) -> None:
         self._eps = config.rms_norm_eps
         self._input_norm = weights.vector("input_layernorm", config.hidden_size)
         self._post_norm = weights.vector("post_attention_layernorm", config.hidden_size)
         self._mixer: Attention | GatedDeltaNet
         if config.layer_types[index] == "full_attention":
             self._mixer = Attention(config, index, weights.under("self_attn"))
+            self._mixing = watch.span(ATTENTION)
         else:
             self._mixer = GatedDeltaNet(config, index, weights.under("linear_attn"))
-        self._moe = SparseMoe(config, index, weights.under("mlp"), source)
+            self._mixing = watch.span(DELTANET)
+        self._moe = SparseMoe(config, index, weights.under("mlp"), source, watch)
 
     def forward(self, batch: Batch) -> None:
         """Move the residual stream of `batch` on, in place; sequences whose experts cannot be read leave it."""
         x = batch.x
         for block in batch.blocks:
             rows = x[block.rows]
-            rows += self._mixer.forward(self._normalise(rows, self._input_norm), block)
+            with self._mixing:
+                rows += self._mixer.forward(self._normalise(rows, self._input_norm), block)
         y, failed = self._moe.forward(self._normalise(x, self._post_norm), is_scan=batch.has_prompt)
         x += y
         batch.fail(failed)
@@ -57,8 +61,11 @@ class DecoderLayer:
 class Model:
     """The text model. Not thread-safe."""
 
-    def __init__(self, config: ModelConfig, tensors: Mapping[str, Tensor], source: ExpertSource) -> None:
+    def __init__(
+        self, config: ModelConfig, tensors: Mapping[str, Tensor], source: ExpertSource, watch: Watch = UNTIMED
+    ) -> None:
         self._config = config
+        self._in_head = watch.span(HEAD)
         weights = Weights(tensors)
         self._embeddings = weights.matrix("embed_tokens", config.vocab_size, config.hidden_size)
         self._norm = weights.vector("norm", config.hidden_size)
@@ -66,7 +73,8 @@ class Model:
         if not config.tie_embeddings:
             self._head = weights.matrix("lm_head", config.vocab_size, config.hidden_size)
         self._layers = tuple(
-            DecoderLayer(config, index, weights.under(f"layers.{index}"), source) for index in range(config.num_layers)
+            DecoderLayer(config, index, weights.under(f"layers.{index}"), source, watch)
+            for index in range(config.num_layers)
         )
 
     def forward(self, segments: Sequence[Segment], before_layer: BeforeLayer = nobody) -> NDArray[np.float32]:
@@ -99,5 +107,6 @@ class Model:
 
     def logits(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """f32[T, vocab] of hidden states f32[T, H] as `forward` returns them."""
-        normal = kernels.rms_norm(x, self._norm, self._config.rms_norm_eps, plus_one=True)
-        return kernels.matmul(normal, self._head)
+        with self._in_head:
+            normal = kernels.rms_norm(x, self._norm, self._config.rms_norm_eps, plus_one=True)
+            return kernels.matmul(normal, self._head)

@@ -1,9 +1,9 @@
 """Where the time goes: exclusive seconds per kind of work. Serving uses `UNTIMED`, which measures nothing."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 DISK_WAIT = "disk_wait"  # nothing to compute until a read ends
 EXPERTS = "experts"
@@ -16,6 +16,7 @@ OTHER = "other"  # whatever no span covers: Python, norms, sampling, the embeddi
 KINDS = (DISK_WAIT, EXPERTS, SHARED_EXPERT, ATTENTION, DELTANET, HEAD, ROUTER, OTHER)
 
 Span = AbstractContextManager[None]
+_T = TypeVar("_T")
 
 
 class Watch(Protocol):
@@ -86,9 +87,15 @@ class _Timed(AbstractContextManager[None]):
         self._watch.end()
 
 
-def total(parts: Sequence[dict[str, float]]) -> dict[str, float]:
-    """The sum of several `take`s, kind by kind."""
-    return {kind: sum(part[kind] for part in parts) for kind in KINDS}
+def each(items: Iterator[_T], span: Span) -> Iterator[_T]:
+    """The items; the time that it takes to get each of them is the span's."""
+    while True:
+        with span:
+            try:
+                item = next(items)
+            except StopIteration:
+                return
+        yield item
 
 
 def _check_kind(kind: str) -> None:

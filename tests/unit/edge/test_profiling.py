@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from edge.profiling import ATTENTION, DISK_WAIT, EXPERTS, KINDS, OTHER, UNTIMED, Stopwatch, Watch, total
+from edge.profiling import ATTENTION, DISK_WAIT, EXPERTS, KINDS, OTHER, UNTIMED, Stopwatch, Watch, each
 
 
 def ticking() -> Callable[[], float]:
@@ -51,8 +51,19 @@ def test_taking_inside_a_span_counts_what_has_passed_of_it() -> None:
         first = watch.take()
     second = watch.take()
     assert (first[EXPERTS], second[EXPERTS]) == (1, 1)
-    assert total([first, second])[EXPERTS] == 2
 
 
 def test_every_kind_is_always_there() -> None:
     assert tuple(Stopwatch(ticking()).take()) == KINDS
+
+
+def test_getting_an_item_is_timed_and_using_it_is_not() -> None:
+    watch = Stopwatch(ticking())
+    items = []
+    for item in each(iter("ab"), watch.span(DISK_WAIT)):
+        items.append(item)
+        watch.begin(EXPERTS)
+        watch.end()
+    seconds = watch.take()
+    assert items == ["a", "b"]
+    assert (seconds[DISK_WAIT], seconds[EXPERTS]) == (3, 2)  # the third time is to learn that there is none
