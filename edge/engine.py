@@ -4,9 +4,7 @@ After any error the engine goes on: the others' states are untouched, a new requ
 failed read leaves no slot behind.
 """
 
-import math
 import os
-import time
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Ids
 from dataclasses import dataclass, field
@@ -18,18 +16,19 @@ import structlog
 from numpy.typing import NDArray
 
 from edge import kernels
-from edge.batch import Batch, Segment
+from edge.batch import Segment
 from edge.budget import MemoryPlan, logits_block_tokens, peak_resident_bytes, plan_memory, resident_bytes
 from edge.checkpoint.matrix import Matrix
 from edge.checkpoint.pack import Pack
-from edge.errors import CancelledError, EdgeError, PackError, RequestError, StorageError
-from edge.events import Event, Failed, Finished, GenerationStats, Started, Token
+from edge.errors import RequestError
+from edge.events import Event, Failed, GenerationStats, Token
 from edge.experts.store import ExpertStore
 from edge.locking import lock_in_ram
+from edge.loop import RequestLoop, nothing
 from edge.model import Model
+from edge.profiling import UNTIMED, Watch
 from edge.sampler import SamplingParams
-from edge.scheduler import Plan, Scheduler
-from edge.sequence import Reads, Sequence
+from edge.scheduler import Scheduler
 from edge.state import StatePool
 
 log = structlog.get_logger()
@@ -92,10 +91,6 @@ def never() -> bool:
     return False
 
 
-def nothing() -> None:
-    """A pulse that nobody feels."""
-
-
 class Engine:
     """Made by `load`. Not thread-safe.
 
@@ -114,19 +109,20 @@ class Engine:
         self._store = store
         self._states = StatePool(pack.config, plan.num_sequences, options.context_tokens)
         is_resident = plan.num_slots == pack.config.num_layers * pack.config.num_experts
-        self._scheduler = Scheduler(
+        scheduler = Scheduler(
             num_places=plan.num_sequences,
             kv_tokens=plan.kv_tokens,
             chunk_tokens=plan.chunk_tokens,
             shared_chunk_tokens=min(plan.chunk_tokens, RESIDENT_CHUNK_TOKENS) if is_resident else plan.chunk_tokens,
         )
-        self._sequences: dict[int, Sequence] = {}
-        self._cancelled: set[int] = set()
+        self._requests = RequestLoop(pack.config, model, store, self._states, scheduler)
         self._own_job = 0  # of `generate`: below zero, so that it meets no submitted one
 
     @classmethod
-    def load(cls, path: Path, options: EngineOptions, progress: Progress = unheard) -> Self:
+    def load(cls, path: Path, options: EngineOptions, progress: Progress = unheard, watch: Watch = UNTIMED) -> Self:
         """Load the packed model at `path`; `progress` is told the dense bytes loaded and all of them.
+
+        `watch` is told what the time goes to.
 
         Raises PackError, BudgetError, StorageError.
         """
@@ -152,28 +148,23 @@ class Engine:
         dense = [tensor.data if isinstance(tensor, Matrix) else tensor for tensor in tensors.values()]
         if not lock_in_ram([*dense, store.memory]):
             log.warning("weights_not_locked_in_ram", bytes=plan.dense_bytes + plan.expert_bytes)
-        return cls(pack, options, Model(pack.config, tensors, store), store, plan)
+        return cls(pack, options, Model(pack.config, tensors, store, watch), store, plan)
 
     @property
     def has_work(self) -> bool:
         """Whether `step` has something to do or to tell."""
-        return bool(self._sequences)
+        return len(self._requests) > 0
 
     def submit(self, job: int, ids: Ids[int], sampling: SamplingParams, tenant: str = "") -> None:
         """A new request under a number that no other one has now; it waits in order of arrival for a place.
 
         Raises RequestError.
         """
-        ids = self._checked(ids)
-        if job in self._sequences:
-            raise RequestError(f"job {job} is still there: its number is not free")
-        self._sequences[job] = Sequence(job, ids, sampling, tenant)
-        self._scheduler.submit(job, len(ids), min(len(ids) + sampling.max_tokens, self.context_tokens))
+        self._requests.submit(job, self._checked(ids), sampling, tenant, self.context_tokens)
 
     def cancel(self, job: int) -> None:
         """End a request: its rows leave the pass before the next layer. One that has ended is passed over."""
-        if job in self._sequences:
-            self._cancelled.add(job)
+        self._requests.cancel(job)
 
     def step(self, pulse: Callable[[], None] = nothing) -> list[Event]:
         """One pass of the model over all running sequences, and what came of it.
@@ -181,78 +172,7 @@ class Engine:
         `pulse` is called before every layer; it may `submit` and `cancel`. Each request ends in Finished or in Failed,
         with StorageError, with PackError if the weights give logits that are no numbers, or with CancelledError.
         """
-        events: list[Event] = [*self._sweep(), *self._admit()]
-        plan = self._scheduler.plan()
-        if plan:
-            events += self._run(plan, pulse)
-        return [*events, *self._sweep()]
-
-    def _sweep(self) -> list[Event]:
-        """End those that were cancelled."""
-        leaving = [job for job in self._sequences if job in self._cancelled]
-        self._cancelled.clear()
-        return [self._fail(job, CancelledError("the request was cancelled")) for job in leaving]
-
-    def _admit(self) -> list[Event]:
-        jobs = self._scheduler.admit()
-        for job in jobs:
-            self._sequences[job].start(self._states.take())
-        return [Started(job) for job in jobs]
-
-    def _run(self, plan: Plan, pulse: Callable[[], None]) -> list[Event]:
-        began, reads_before = time.perf_counter(), self._store.stats()
-        running = [self._sequences[job] for job in (*plan.decoding, *plan.prompts)]
-        segments = [sequence.segment(plan.prompts.get(sequence.job, 1)) for sequence in running]
-        batch = self._model.batch(segments)
-
-        def before_layer() -> list[int]:
-            pulse()
-            return [index for index, sequence in enumerate(running) if sequence.job in self._cancelled]
-
-        try:
-            self._model.run(batch, before_layer)
-        except StorageError as error:  # of weights that every sequence needs
-            return [self._fail(sequence.job, error) for sequence in running if sequence.job not in self._cancelled]
-        for job in (running[index].job for index in batch.kept):
-            if job in plan.prompts:
-                self._scheduler.advance(job, plan.prompts[job])
-        seconds = time.perf_counter() - began
-        reads = Reads.between(reads_before, self._store.stats()).shared([len(part.ids) for part in segments])
-        for sequence, share in zip(running, reads, strict=True):
-            sequence.count_pass(seconds, share)
-        events = self._draw([(index, running[index]) for index in batch.kept if running[index].is_computed], batch)
-        events += [self._fail(running[index].job, error) for index, error in batch.errors.items()]
-        self._scheduler.ran(plan, time.perf_counter() - began)
-        return events
-
-    def _draw(self, ready: list[tuple[int, Sequence]], batch: Batch) -> list[Event]:
-        """The next token of each sequence that has gone through the model as far as it goes."""
-        if not ready:
-            return []
-        logits = self._model.logits(batch.last_rows([index for index, _ in ready]))
-        events: list[Event] = []
-        for (_, sequence), row in zip(ready, logits, strict=True):
-            if not math.isfinite(row.max()):  # NaN carries through to the maximum
-                text = f"{self.pack.path}: the logits are not finite: no text can be drawn from these weights"
-                events.append(self._fail(sequence.job, PackError(text)))
-                continue
-            token = sequence.draw(row, self.config)
-            if token is not None:
-                events.append(Token(sequence.job, token))
-            if sequence.stats.finish_reason:
-                self._end(sequence.job)
-                events.append(Finished(sequence.job, sequence.stats.finish_reason, sequence.stats))
-        return events
-
-    def _fail(self, job: int, error: EdgeError) -> Failed:
-        self._end(job)
-        return Failed(job, error)
-
-    def _end(self, job: int) -> None:
-        self._scheduler.remove(job)
-        state = self._sequences.pop(job).end()
-        if state is not None:
-            self._states.give_back(state)
+        return self._requests.step(pulse)
 
     def generate(
         self, ids: Ids[int], sampling: SamplingParams, should_stop: Callable[[], bool] = never
@@ -266,17 +186,16 @@ class Engine:
         return self._generate(self._checked(ids), sampling, should_stop)
 
     def _generate(self, ids: list[int], sampling: SamplingParams, should_stop: Callable[[], bool]) -> Iterator[int]:
-        self._end_own()
+        self._requests.discard(self._own_job)
         self._own_job -= 1
         job = self._own_job
-        self.submit(job, ids, sampling)
-        self.last = self._sequences[job].stats
+        self.last = self._requests.submit(job, ids, sampling, "", self.context_tokens)
 
         def pulse() -> None:
             if should_stop():
                 self.cancel(job)
 
-        while job in self._sequences:
+        while job in self._requests:
             pulse()
             for event in self.step(pulse):
                 match event:
@@ -284,10 +203,6 @@ class Engine:
                         yield token
                     case Failed(job=owner, error=error) if owner == job:
                         raise error
-
-    def _end_own(self) -> None:
-        if self._own_job in self._sequences:
-            self._end(self._own_job)
 
     def logits(
         self, ids: Ids[int], chunk_tokens: int | None = None, prompt_tokens: int | None = None
@@ -316,7 +231,7 @@ class Engine:
         return self._logits_blocks(ids, min(chunk, self.plan.chunk_tokens), num_prompt)
 
     def _logits_blocks(self, ids: list[int], chunk: int, num_prompt: int) -> Iterator[NDArray[np.float32]]:
-        self._end_own()
+        self._requests.discard(self._own_job)
         state = self._states.take()
         try:
             block = logits_block_tokens(self.config)
@@ -328,6 +243,12 @@ class Engine:
                     yield self._model.logits(hidden[start : start + block])
         finally:
             self._states.give_back(state)
+
+    @property
+    def expert_memory(self) -> NDArray[np.uint8]:
+        """All expert slots, [slots, block_bytes], to measure with: whoever writes there may not `step` again, unless
+        no expert has been read yet."""
+        return self._store.memory
 
     def stats(self) -> EngineStats:
         """Counters and memory at this moment."""

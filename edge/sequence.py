@@ -44,8 +44,12 @@ class Reads(NamedTuple):
         return Reads(lookups, hits, read_bytes, self.disk_seconds * rows / all_rows)
 
     def __sub__(self, other: "Reads") -> "Reads":
-        counts = (mine - its for mine, its in zip(self[:3], other[:3], strict=True))
-        return Reads(*counts, self.disk_seconds - other.disk_seconds)
+        return Reads(
+            self.lookups - other.lookups,
+            self.hits - other.hits,
+            self.read_bytes - other.read_bytes,
+            self.disk_seconds - other.disk_seconds,
+        )
 
 
 class Sequence:
