@@ -27,7 +27,7 @@ from edge.locking import lock_in_ram
 from edge.loop import RequestLoop, nothing
 from edge.model import Model
 from edge.profiling import UNTIMED, Watch
-from edge.sampler import SamplingParams
+from edge.sampler import Sampling
 from edge.scheduler import Scheduler
 from edge.state import StatePool
 
@@ -155,7 +155,7 @@ class Engine:
         """Whether `step` has something to do or to tell."""
         return len(self._requests) > 0
 
-    def submit(self, job: int, ids: Ids[int], sampling: SamplingParams, tenant: str = "") -> None:
+    def submit(self, job: int, ids: Ids[int], sampling: Sampling, tenant: str = "") -> None:
         """A new request under a number that no other one has now; it waits in order of arrival for a place.
 
         Raises RequestError.
@@ -174,9 +174,7 @@ class Engine:
         """
         return self._requests.step(pulse)
 
-    def generate(
-        self, ids: Ids[int], sampling: SamplingParams, should_stop: Callable[[], bool] = never
-    ) -> Iterator[int]:
+    def generate(self, ids: Ids[int], sampling: Sampling, should_stop: Callable[[], bool] = never) -> Iterator[int]:
         """The completion's token ids, one by one; an end-of-sequence token ends it and is not among them.
 
         `should_stop` is asked before every token and before every layer: true raises CancelledError. Raises
@@ -185,7 +183,7 @@ class Engine:
         """
         return self._generate(self._checked(ids), sampling, should_stop)
 
-    def _generate(self, ids: list[int], sampling: SamplingParams, should_stop: Callable[[], bool]) -> Iterator[int]:
+    def _generate(self, ids: list[int], sampling: Sampling, should_stop: Callable[[], bool]) -> Iterator[int]:
         self._requests.discard(self._own_job)
         self._own_job -= 1
         job = self._own_job

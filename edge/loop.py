@@ -14,7 +14,7 @@ from edge.errors import CancelledError, EdgeError, PackError, RequestError, Stor
 from edge.events import Event, Failed, Finished, GenerationStats, Started, Token
 from edge.experts.store import ExpertStore
 from edge.model import Model
-from edge.sampler import SamplingParams
+from edge.sampler import Sampling
 from edge.scheduler import Plan, Scheduler
 from edge.sequence import Reads, Sequence
 from edge.state import StatePool
@@ -44,7 +44,7 @@ class RequestLoop:
     def __len__(self) -> int:
         return len(self._sequences)
 
-    def submit(self, job: int, ids: Ids[int], sampling: SamplingParams, tenant: str, capacity: int) -> GenerationStats:
+    def submit(self, job: int, ids: Ids[int], sampling: Sampling, tenant: str, capacity: int) -> GenerationStats:
         """A new request for at most `capacity` tokens, prompt and answer; its counters, kept up to date."""
         if job in self._sequences:
             raise RequestError(f"job {job} is still there: its number is not free")

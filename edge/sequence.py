@@ -12,7 +12,7 @@ from edge.batch import Segment
 from edge.config import ModelConfig
 from edge.events import GenerationStats
 from edge.experts.store import StoreStats
-from edge.sampler import Sampler, SamplingParams
+from edge.sampler import Sampling
 from edge.state import SequenceState
 
 
@@ -55,13 +55,13 @@ class Reads(NamedTuple):
 class Sequence:
     """A prompt and its completion."""
 
-    def __init__(self, job: int, ids: Ids[int], sampling: SamplingParams, tenant: str) -> None:
+    def __init__(self, job: int, ids: Ids[int], sampling: Sampling, tenant: str) -> None:
         self.job = job
         self.ids = list(ids)  # the prompt, and after it the tokens drawn
         self.tenant = tenant
         self.stats = GenerationStats(len(ids))
         self._max_tokens = sampling.max_tokens
-        self._sampler = Sampler(sampling)
+        self._sampler = sampling.sampler()
         self._submitted = time.perf_counter()
         self._state: SequenceState | None = None
 
