@@ -155,12 +155,12 @@ class Engine:
         """Whether `step` has something to do or to tell."""
         return len(self._requests) > 0
 
-    def submit(self, job: int, ids: Ids[int], sampling: Sampling, tenant: str = "") -> None:
+    def submit(self, job: int, ids: Ids[int], sampling: Sampling, tenant: str = "") -> GenerationStats:
         """A new request under a number that no other one has now; it waits in order of arrival for a place.
 
-        Raises RequestError.
+        Returns its counters, right at any moment. Raises RequestError.
         """
-        self._requests.submit(job, self._checked(ids), sampling, tenant, self.context_tokens)
+        return self._requests.submit(job, self._checked(ids), sampling, tenant, self.context_tokens)
 
     def cancel(self, job: int) -> None:
         """End a request: its rows leave the pass before the next layer. One that has ended is passed over."""
@@ -171,6 +171,7 @@ class Engine:
 
         `pulse` is called before every layer; it may `submit` and `cancel`. Each request ends in Finished or in Failed,
         with StorageError, with PackError if the weights give logits that are no numbers, or with CancelledError.
+        Who starts or leaves before the pass is told at once, without one: it may take long.
         """
         return self._requests.step(pulse)
 

@@ -63,12 +63,12 @@ class RequestLoop:
             self._end(job)
 
     def step(self, pulse: Callable[[], None]) -> list[Event]:
-        """One pass, and what came of it."""
+        """One pass, and what came of it; or who starts or leaves before it."""
         events: list[Event] = [*self._sweep(), *self._admit()]
+        if events:
+            return events
         plan = self._scheduler.plan()
-        if plan:
-            events += self._run(plan, pulse)
-        return [*events, *self._sweep()]
+        return [*(self._run(plan, pulse) if plan else ()), *self._sweep()]
 
     def _sweep(self) -> list[Event]:
         """End those that were cancelled."""
