@@ -4,13 +4,18 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge.batch import BLOCK_ROWS
 from edge.checkpoint.layout import ExpertLayout
 from edge.config import ModelConfig
 from edge.errors import BudgetError
-from edge.state import conv_channels, state_bytes
+from edge.state import FLOAT32_BYTES, conv_channels, delta_bytes, kv_token_bytes
 
-FLOAT32_BYTES = 4
+PAGE_BYTES = 4096
 MIN_CHUNK_TOKENS = 16
+DEFAULT_CHUNK_TOKENS = 512
+MAX_CHUNK_TOKENS = 4096
+# More at once would help throughput, but each would wait longer for its tokens.
+MAX_SEQUENCES = 8
 # Logits of several positions are made this much at a time: one position of a vocabulary of 248,320 is 1 MB.
 LOGITS_BLOCK_BYTES = 16 * 1024**2
 # Interpreter objects, thread stacks, allocator slack.
@@ -53,14 +58,17 @@ class MemoryPlan:
     state_bytes: int
     scratch_bytes: int
     expert_bytes: int
-    chunk_tokens: int
+    prefix_bytes: int  # for snapshots of prompts' beginnings
+    chunk_tokens: int  # of a prompt, computed in one pass
     num_slots: int
+    num_sequences: int  # that can run at once
+    kv_tokens: int  # that all of them together can hold
 
     @property
     def total_bytes(self) -> int:
         """What the process may come to hold."""
-        parts = (self.baseline_bytes, self.dense_bytes, self.state_bytes, self.scratch_bytes, self.expert_bytes)
-        return sum(parts) + MARGIN_BYTES
+        working = self.state_bytes + self.scratch_bytes + self.prefix_bytes + MARGIN_BYTES
+        return self.baseline_bytes + self.dense_bytes + self.expert_bytes + working
 
 
 def plan_memory(
@@ -71,35 +79,74 @@ def plan_memory(
     baseline_bytes: int,
     memory_bytes: int,
     context_tokens: int,
-    chunk_tokens: int,
+    chunk_tokens: int | None = None,
     most_slots: int | None = None,
+    max_sequences: int | None = None,
+    prefix_bytes: int = 0,
 ) -> MemoryPlan:
-    """Share `memory_bytes` out; a tight budget shortens the chunks of a prompt before it is refused.
+    """Share `memory_bytes` out.
+
+    What is left after the process, the dense weights and the prefixes is the room for states, scratch and experts.
+    Without a wish (None) the states of all places take at most an eighth of it, and so does the scratch of a chunk,
+    unless every expert fits beside them: reading experts again costs more than waiting a little for a place, and a
+    chunk reads nearly all experts of each layer however short it is. A tight budget shortens the chunks, wished for or
+    not, before it is refused.
 
     Raises BudgetError, with the least that would do, if not even one token's experts of one layer fit.
     """
-    fixed = baseline_bytes + dense_bytes + state_bytes(config, context_tokens) + MARGIN_BYTES
-    experts = config.top_k * layout.block_bytes
-    least = min(chunk_tokens, MIN_CHUNK_TOKENS)
-    if fixed + experts + scratch_bytes(config, least) > memory_bytes:
-        quote = least_memory_bytes(config, layout, dense_bytes, baseline_bytes, context_tokens, chunk_tokens)
+    fixed = baseline_bytes + dense_bytes + prefix_bytes + MARGIN_BYTES
+    room = memory_bytes - fixed
+    least_experts = config.top_k * layout.block_bytes
+    all_experts = config.num_layers * config.num_experts * layout.block_bytes
+    least_chunk = min(chunk_tokens or MIN_CHUNK_TOKENS, MIN_CHUNK_TOKENS)
+
+    def fits(num_sequences: int, chunk: int) -> bool:
+        needed = state_bytes(config, num_sequences, context_tokens) + scratch_bytes(config, chunk, num_sequences)
+        return needed + least_experts <= room
+
+    def is_cheap(part: int, others: int) -> bool:
+        return part <= room // 8 or part + others + all_experts <= room
+
+    num_sequences = max_sequences or 1
+    if not fits(num_sequences, least_chunk):
+        quote = least_memory_bytes(
+            config, layout, dense_bytes + prefix_bytes, baseline_bytes, context_tokens, least_chunk, num_sequences
+        )
+        several = f", {num_sequences} at a time" if num_sequences > 1 else ""
         raise BudgetError(
-            f"needs at least {format_bytes(quote)} for this model with a context of {context_tokens}; "
+            f"needs at least {format_bytes(quote)} for this model with a context of {context_tokens}{several}; "
             f"--memory says {format_bytes(memory_bytes)}; lower --context or raise --memory"
         )
-    while fixed + experts + scratch_bytes(config, chunk_tokens) > memory_bytes:
-        chunk_tokens = max(least, chunk_tokens // 2)
-    scratch = scratch_bytes(config, chunk_tokens)
+    if max_sequences is None:
+        for number in range(2, MAX_SEQUENCES + 1):
+            part = state_bytes(config, number, context_tokens)
+            if fits(number, least_chunk) and is_cheap(part, scratch_bytes(config, DEFAULT_CHUNK_TOKENS, number)):
+                num_sequences = number
+    states = state_bytes(config, num_sequences, context_tokens)
+    chunk = chunk_tokens or DEFAULT_CHUNK_TOKENS
+    while not fits(num_sequences, chunk):
+        chunk = max(least_chunk, chunk // 2)
+    while (
+        chunk_tokens is None
+        and chunk < min(MAX_CHUNK_TOKENS, context_tokens)
+        and is_cheap(scratch_bytes(config, 2 * chunk, num_sequences), states)
+        and fits(num_sequences, 2 * chunk)
+    ):
+        chunk *= 2
+    scratch = scratch_bytes(config, chunk, num_sequences)
     num_experts = config.num_layers * config.num_experts
-    num_slots = min((memory_bytes - fixed - scratch) // layout.block_bytes, most_slots or num_experts, num_experts)
+    num_slots = min((room - states - scratch) // layout.block_bytes, most_slots or num_experts, num_experts)
     return MemoryPlan(
-        baseline_bytes,
-        dense_bytes,
-        state_bytes(config, context_tokens),
-        scratch,
-        num_slots * layout.block_bytes,
-        chunk_tokens,
-        num_slots,
+        baseline_bytes=baseline_bytes,
+        dense_bytes=dense_bytes,
+        state_bytes=states,
+        scratch_bytes=scratch,
+        expert_bytes=num_slots * layout.block_bytes,
+        prefix_bytes=prefix_bytes,
+        chunk_tokens=chunk,
+        num_slots=num_slots,
+        num_sequences=num_sequences,
+        kv_tokens=pool_tokens(num_sequences, context_tokens),
     )
 
 
@@ -110,29 +157,44 @@ def least_memory_bytes(
     baseline_bytes: int,
     context_tokens: int,
     chunk_tokens: int = MIN_CHUNK_TOKENS,
+    num_sequences: int = 1,
 ) -> int:
     """A budget that will do in the next run too, whose baseline may be a little larger."""
-    scratch = scratch_bytes(config, min(chunk_tokens, MIN_CHUNK_TOKENS))
-    working = state_bytes(config, context_tokens) + scratch + MARGIN_BYTES
+    scratch = scratch_bytes(config, min(chunk_tokens, MIN_CHUNK_TOKENS), num_sequences)
+    working = state_bytes(config, num_sequences, context_tokens) + scratch + MARGIN_BYTES
     return baseline_bytes + dense_bytes + working + config.top_k * layout.block_bytes + QUOTE_SLACK_BYTES
 
 
-def scratch_bytes(config: ModelConfig, chunk_tokens: int) -> int:
-    """The most that the arrays of a forward pass over `chunk_tokens` tokens take at once, and the logits made of them.
+def pool_tokens(num_sequences: int, context_tokens: int) -> int:
+    """Tokens that all sequences together can hold: one may fill its context while the others fill half of theirs."""
+    return context_tokens + (num_sequences - 1) * (context_tokens // 2)
+
+
+def state_bytes(config: ModelConfig, num_sequences: int, context_tokens: int) -> int:
+    """The most that the states of all places take, every place used and the pool of KV memory full."""
+    full_pages = 2 * num_sequences * config.layer_types.count("full_attention") * PAGE_BYTES  # the last of each cache
+    kv = pool_tokens(num_sequences, context_tokens) * kv_token_bytes(config)
+    return num_sequences * delta_bytes(config) + kv + full_pages
+
+
+def scratch_bytes(config: ModelConfig, chunk_tokens: int, num_sequences: int) -> int:
+    """The most that the arrays of a pass take at once: a prompt's chunk, a row of each sequence, and their logits.
 
     Counted by hand from edge/layers; tests/integration/test_memory_bound.py holds it against the process's real peak.
     """
-    width = config.hidden_size
+    width, rows = config.hidden_size, chunk_tokens + num_sequences
     value_width = config.num_value_heads * config.value_head_dim
     query_width = config.num_attention_heads * config.head_dim
-    mixers = max(
+    mixers = 4 * width + max(
         6 * query_width + 3 * config.num_kv_heads * config.head_dim,
         3 * conv_channels(config) + 4 * value_width,
     )
     routing = 4 * config.num_experts + 16 * config.top_k
-    mlp = routing + 4 * max(config.expert_size, config.shared_expert_size) + 4 * width
-    chunk = FLOAT32_BYTES * chunk_tokens * (4 * width + max(mixers, mlp))
-    return chunk + max(LOGITS_BLOCK_BYTES, 3 * FLOAT32_BYTES * config.vocab_size)
+    # In the worst case all rows choose the same expert.
+    mlp = 6 * width + routing + 4 * max(config.expert_size, config.shared_expert_size)
+    decoding = num_sequences * config.top_k * (2 * width + 3 * config.expert_size)
+    logits = max(LOGITS_BLOCK_BYTES // FLOAT32_BYTES, (num_sequences + 3) * config.vocab_size)
+    return FLOAT32_BYTES * (min(rows, BLOCK_ROWS) * mixers + rows * mlp + decoding + logits)
 
 
 def logits_block_tokens(config: ModelConfig) -> int:

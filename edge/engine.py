@@ -1,33 +1,40 @@
-"""One model loaded within a memory budget, serving one request at a time.
+"""One model loaded within a memory budget, serving many requests at once.
 
-After any error the engine serves the next request: each begins with a fresh state, and a failed read leaves no slot
-behind.
+After any error the engine goes on: the others' states are untouched, a new request begins with a fresh one, and a
+failed read leaves no slot behind.
 """
 
-import math
 import os
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from collections.abc import Sequence as Ids
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 import structlog
 from numpy.typing import NDArray
 
 from edge import kernels
+from edge.batch import Segment
 from edge.budget import MemoryPlan, logits_block_tokens, peak_resident_bytes, plan_memory, resident_bytes
 from edge.checkpoint.matrix import Matrix
 from edge.checkpoint.pack import Pack
-from edge.errors import CancelledError, PackError, RequestError
+from edge.errors import RequestError
+from edge.events import Event, Failed, GenerationStats, Token
 from edge.experts.store import ExpertStore
 from edge.locking import lock_in_ram
+from edge.loop import RequestLoop, nothing
 from edge.model import Model
-from edge.sampler import Sampler, SamplingParams
-from edge.state import SequenceState
+from edge.profiling import UNTIMED, Watch
+from edge.sampler import Sampling
+from edge.scheduler import Scheduler
+from edge.state import StatePool
 
 log = structlog.get_logger()
+
+# In RAM a chunk costs time in proportion to its tokens: shorter ones beside decoding make its pauses short, too.
+RESIDENT_CHUNK_TOKENS = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,30 +44,19 @@ class EngineOptions:
     memory_bytes: int
     context_tokens: int = 4096
     threads: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
-    chunk_tokens: int = 512
+    chunk_tokens: int | None = None  # most tokens of prompts in one pass; None: as many as are worth their memory
+    max_sequences: int | None = None  # requests that run at once; None: as many as are worth their memory
     expert_slots: int | None = None  # at most so many experts in RAM, below what the budget allows; for measurements
+    prefix_memory_bytes: int = 0  # for snapshots of prompts' beginnings
+    prefix_disk_bytes: int = 0
+    prefix_dir: Path | None = None
+    verify: Literal["first", "always", "off"] = "always"  # which reads of an expert are checked against its checksum
 
     def __post_init__(self) -> None:
-        for name in self.__slots__:
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise RequestError(f"{name} is {value}: it must be at least 1")
-
-
-@dataclass(slots=True)
-class GenerationStats:
-    """One request so far, or the whole of it once its iterator ended."""
-
-    prompt_tokens: int
-    completion_tokens: int = 0
-    finish_reason: str = ""  # "stop" or "length"; empty while running or after an error
-    prefill_seconds: float = 0.0
-    decode_seconds: float = 0.0
-    ttft_seconds: float = 0.0
-    expert_hits: int = 0
-    expert_lookups: int = 0
-    expert_read_bytes: int = 0
-    disk_seconds: float = 0.0
+        for name in ("memory_bytes", "context_tokens", "threads", "chunk_tokens", "max_sequences", "expert_slots"):
+            _check_least(name, getattr(self, name), 1)
+        for name in ("prefix_memory_bytes", "prefix_disk_bytes"):
+            _check_least(name, getattr(self, name), 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +92,11 @@ def never() -> bool:
 
 
 class Engine:
-    """Made by `load`. Not thread-safe: one iterator of `generate`, or one call of `logits`, at a time."""
+    """Made by `load`. Not thread-safe.
+
+    Either requests are submitted and `step` is called while it `has_work`, or one iterator of `generate` or
+    `logits_blocks` is used at a time, which do the same inside.
+    """
 
     def __init__(self, pack: Pack, options: EngineOptions, model: Model, store: ExpertStore, plan: MemoryPlan) -> None:
         self.pack = pack
@@ -107,11 +107,22 @@ class Engine:
         self._options = options
         self._model = model
         self._store = store
-        self._state = SequenceState(pack.config, options.context_tokens)
+        self._states = StatePool(pack.config, plan.num_sequences, options.context_tokens)
+        is_resident = plan.num_slots == pack.config.num_layers * pack.config.num_experts
+        scheduler = Scheduler(
+            num_places=plan.num_sequences,
+            kv_tokens=plan.kv_tokens,
+            chunk_tokens=plan.chunk_tokens,
+            shared_chunk_tokens=min(plan.chunk_tokens, RESIDENT_CHUNK_TOKENS) if is_resident else plan.chunk_tokens,
+        )
+        self._requests = RequestLoop(pack.config, model, store, self._states, scheduler)
+        self._own_job = 0  # of `generate`: below zero, so that it meets no submitted one
 
     @classmethod
-    def load(cls, path: Path, options: EngineOptions, progress: Progress = unheard) -> Self:
+    def load(cls, path: Path, options: EngineOptions, progress: Progress = unheard, watch: Watch = UNTIMED) -> Self:
         """Load the packed model at `path`; `progress` is told the dense bytes loaded and all of them.
+
+        `watch` is told what the time goes to.
 
         Raises PackError, BudgetError, StorageError.
         """
@@ -129,50 +140,71 @@ class Engine:
             context_tokens=options.context_tokens,
             chunk_tokens=options.chunk_tokens,
             most_slots=options.expert_slots,
+            max_sequences=options.max_sequences,
+            prefix_bytes=options.prefix_memory_bytes,
         )
         tensors = pack.load_dense(_counted(progress, pack.dense_nbytes))
         store = ExpertStore(pack, plan.num_slots, kernels.ExpertReader(pack.expert_paths))
         dense = [tensor.data if isinstance(tensor, Matrix) else tensor for tensor in tensors.values()]
         if not lock_in_ram([*dense, store.memory]):
             log.warning("weights_not_locked_in_ram", bytes=plan.dense_bytes + plan.expert_bytes)
-        return cls(pack, options, Model(pack.config, tensors, store), store, plan)
+        return cls(pack, options, Model(pack.config, tensors, store, watch), store, plan)
 
-    def generate(
-        self, ids: Sequence[int], sampling: SamplingParams, should_stop: Callable[[], bool] = never
-    ) -> Iterator[int]:
+    @property
+    def has_work(self) -> bool:
+        """Whether `step` has something to do or to tell."""
+        return len(self._requests) > 0
+
+    def submit(self, job: int, ids: Ids[int], sampling: Sampling, tenant: str = "") -> GenerationStats:
+        """A new request under a number that no other one has now; it waits in order of arrival for a place.
+
+        Returns its counters, right at any moment. Raises RequestError.
+        """
+        return self._requests.submit(job, self._checked(ids), sampling, tenant, self.context_tokens)
+
+    def cancel(self, job: int) -> None:
+        """End a request: its rows leave the pass before the next layer. One that has ended is passed over."""
+        self._requests.cancel(job)
+
+    def step(self, pulse: Callable[[], None] = nothing) -> list[Event]:
+        """One pass of the model over all running sequences, and what came of it.
+
+        `pulse` is called before every layer; it may `submit` and `cancel`. Each request ends in Finished or in Failed,
+        with StorageError, with PackError if the weights give logits that are no numbers, or with CancelledError.
+        Who starts or leaves before the pass is told at once, without one: it may take long.
+        """
+        return self._requests.step(pulse)
+
+    def generate(self, ids: Ids[int], sampling: Sampling, should_stop: Callable[[], bool] = never) -> Iterator[int]:
         """The completion's token ids, one by one; an end-of-sequence token ends it and is not among them.
 
-        `should_stop` is asked before every token and before every layer of the prompt: true raises CancelledError.
-        Raises RequestError at once; while running StorageError, or PackError if the weights give logits that are no
-        numbers. `last` holds the counters, right at any moment.
+        `should_stop` is asked before every token and before every layer: true raises CancelledError. Raises
+        RequestError at once; while running StorageError or PackError. `last` holds the counters, right at any moment.
+        The next call of `generate` ends an iterator that was left before its end.
         """
         return self._generate(self._checked(ids), sampling, should_stop)
 
-    def _generate(self, ids: Sequence[int], sampling: SamplingParams, should_stop: Callable[[], bool]) -> Iterator[int]:
-        run = _Run(self._store, len(ids))
-        self.last = run.stats
-        sampler = Sampler(sampling)
-        self._state.reset()
-        hidden = self._prefill(ids, _raise_if(should_stop))
-        run.prompt_done()
-        while True:
-            token = sampler.draw(self._last_logits(hidden))
-            run.token_drawn()
-            if token in self.config.eos_token_ids:
-                run.stats.finish_reason = "stop"
-                return
-            run.stats.completion_tokens += 1
-            if run.stats.completion_tokens == sampling.max_tokens or self._state.length == self.context_tokens:
-                run.stats.finish_reason = "length"
-            yield token
-            if run.stats.finish_reason:
-                return
-            run.resume()
-            _raise_if(should_stop)()
-            hidden = self._model.forward([token], self._state)
+    def _generate(self, ids: list[int], sampling: Sampling, should_stop: Callable[[], bool]) -> Iterator[int]:
+        self._requests.discard(self._own_job)
+        self._own_job -= 1
+        job = self._own_job
+        self.last = self._requests.submit(job, ids, sampling, "", self.context_tokens)
+
+        def pulse() -> None:
+            if should_stop():
+                self.cancel(job)
+
+        while job in self._requests:
+            pulse()
+            for event in self.step(pulse):
+                match event:
+                    case Token(job=owner, token=token) if owner == job:
+                        yield token
+                    case Failed(job=owner, error=error) if owner == job:
+                        raise error
 
     def logits(
-        self, ids: Sequence[int], chunk_tokens: int | None = None, prompt_tokens: int | None = None
+        self, ids: Ids[int], chunk_tokens: int | None = None, prompt_tokens: int | None = None
     ) -> NDArray[np.float32]:
         """f32[T, vocab] of all positions; see `logits_blocks`."""
         out = np.empty((len(ids), self.config.vocab_size), np.float32)
@@ -183,7 +215,7 @@ class Engine:
         return out
 
     def logits_blocks(
-        self, ids: Sequence[int], chunk_tokens: int | None = None, prompt_tokens: int | None = None
+        self, ids: Ids[int], chunk_tokens: int | None = None, prompt_tokens: int | None = None
     ) -> Iterator[NDArray[np.float32]]:
         """The logits of all positions in order, f32[n, vocab] with a bounded n.
 
@@ -197,15 +229,25 @@ class Engine:
         _check_range("chunk_tokens", chunk, 1, None)
         return self._logits_blocks(ids, min(chunk, self.plan.chunk_tokens), num_prompt)
 
-    def _logits_blocks(self, ids: Sequence[int], chunk: int, num_prompt: int) -> Iterator[NDArray[np.float32]]:
-        self._state.reset()
-        block = logits_block_tokens(self.config)
-        parts = [ids[i : min(i + chunk, num_prompt)] for i in range(0, num_prompt, chunk)]
-        parts += [[token] for token in ids[num_prompt:]]
-        for part in parts:
-            hidden = self._model.forward(part, self._state)
-            for start in range(0, len(part), block):
-                yield self._model.logits(hidden[start : start + block])
+    def _logits_blocks(self, ids: list[int], chunk: int, num_prompt: int) -> Iterator[NDArray[np.float32]]:
+        self._requests.discard(self._own_job)
+        state = self._states.take()
+        try:
+            block = logits_block_tokens(self.config)
+            parts = [ids[i : min(i + chunk, num_prompt)] for i in range(0, num_prompt, chunk)]
+            parts += [[token] for token in ids[num_prompt:]]
+            for part in parts:
+                hidden = self._model.forward([Segment(part, state)])
+                for start in range(0, len(part), block):
+                    yield self._model.logits(hidden[start : start + block])
+        finally:
+            self._states.give_back(state)
+
+    @property
+    def expert_memory(self) -> NDArray[np.uint8]:
+        """All expert slots, [slots, block_bytes], to measure with: whoever writes there may not `step` again, unless
+        no expert has been read yet."""
+        return self._store.memory
 
     def stats(self) -> EngineStats:
         """Counters and memory at this moment."""
@@ -226,20 +268,7 @@ class Engine:
         """End the reading threads; nothing else may be called afterwards."""
         self._store.close()
 
-    def _prefill(self, ids: Sequence[int], before_layer: Callable[[], None]) -> NDArray[np.float32]:
-        """The hidden states of the prompt's last chunk."""
-        chunk = self.plan.chunk_tokens
-        for start in range(0, len(ids), chunk):
-            hidden = self._model.forward(ids[start : start + chunk], self._state, before_layer)
-        return hidden
-
-    def _last_logits(self, hidden: NDArray[np.float32]) -> NDArray[np.float32]:
-        logits: NDArray[np.float32] = self._model.logits(hidden[-1:])[0]
-        if not math.isfinite(logits.max()):  # NaN carries through to the maximum
-            raise PackError(f"{self.pack.path}: the logits are not finite: no text can be drawn from these weights")
-        return logits
-
-    def _checked(self, ids: Sequence[int]) -> list[int]:
+    def _checked(self, ids: Ids[int]) -> list[int]:
         ids = list(ids)
         if not ids:
             raise RequestError("the prompt is empty: it needs at least one token")
@@ -248,36 +277,6 @@ class Engine:
         for token in (min(ids), max(ids)):
             _check_range("token id", token, 0, self.config.vocab_size - 1)
         return ids
-
-
-class _Run:
-    """Keeps the counters of one request right."""
-
-    def __init__(self, store: ExpertStore, prompt_tokens: int) -> None:
-        self.stats = GenerationStats(prompt_tokens)
-        self._store = store
-        self._before = store.stats()
-        self._began = self._resumed = time.perf_counter()
-
-    def prompt_done(self) -> None:
-        """The prompt's last hidden state is there."""
-        self.stats.prefill_seconds = time.perf_counter() - self._began
-
-    def resume(self) -> None:
-        """The consumer asks for the next token: the time it took itself is not decoding."""
-        self._resumed = time.perf_counter()
-
-    def token_drawn(self) -> None:
-        """One more token was computed, the end-of-sequence token included."""
-        now, stats, store = time.perf_counter(), self.stats, self._store.stats()
-        if stats.ttft_seconds:
-            stats.decode_seconds += now - self._resumed
-        else:
-            stats.ttft_seconds = now - self._began
-        stats.expert_hits = store.hits - self._before.hits
-        stats.expert_lookups = store.lookups - self._before.lookups
-        stats.expert_read_bytes = store.read_bytes - self._before.read_bytes
-        stats.disk_seconds = store.disk_seconds - self._before.disk_seconds
 
 
 def _counted(progress: Progress, total: int) -> Callable[[int], None]:
@@ -291,12 +290,9 @@ def _counted(progress: Progress, total: int) -> Callable[[int], None]:
     return advance
 
 
-def _raise_if(should_stop: Callable[[], bool]) -> Callable[[], None]:
-    def check() -> None:
-        if should_stop():
-            raise CancelledError("the request was cancelled")
-
-    return check
+def _check_least(name: str, value: int | None, least: int) -> None:
+    if value is not None and value < least:
+        raise RequestError(f"{name} is {value}: it must be at least {least}")
 
 
 def _check_range(name: str, value: int, least: int, most: int | None) -> None:

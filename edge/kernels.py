@@ -7,6 +7,7 @@ A result for one token is bit-identical whatever batch it is computed in and on 
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
@@ -153,6 +154,22 @@ def use_variant(name: str) -> None:
     _native.use_variant(name)
 
 
+@dataclass(frozen=True, slots=True)
+class ReadCounters:
+    """What an ExpertReader did so far."""
+
+    demand_bytes: int = 0
+    prefetch_bytes: int = 0  # read before somebody asked
+    busy_seconds: float = 0.0  # with at least one read under way
+    demand_seconds: float = 0.0  # with at least one under way that is no prefetch
+    wait_seconds: float = 0.0  # in which callers of `wait` and `wait_any` were held up
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes fetched in all."""
+        return self.demand_bytes + self.prefetch_bytes
+
+
 class ExpertReader:
     """Reads aligned blocks of files on native threads that never take the GIL, past the page cache where possible.
 
@@ -171,12 +188,20 @@ class ExpertReader:
         except _native.ReadError as exc:
             raise StorageError(str(exc)) from None
 
-    def read(self, file: int, offset: int, out: Bytes, crc: int | None) -> int:
+    def tune(self, queue_depth: int, part_bytes: int) -> None:
+        """Ask the disk for at most `queue_depth` parts (`threads` if that is less) at once, each of `part_bytes`.
+
+        With 0 nothing more is asked for until the next call.
+        """
+        self._reader.tune(queue_depth, part_bytes)
+
+    def read(self, file: int, offset: int, out: Bytes, crc: int | None, *, is_prefetch: bool = False) -> int:
         """Start to fill `out` from paths[file] and return a ticket; its CRC-32C must equal `crc` unless that is None.
 
-        `out` is kept alive until `wait` returns. It must be neither read nor written before.
+        `out` is kept alive until `wait` returns. It must be neither read nor written before. A prefetch is read when no
+        other read is queued.
         """
-        return self._reader.read(file, offset, out, crc)
+        return self._reader.read(file, offset, out, crc, is_prefetch)
 
     def wait(self, ticket: int) -> None:
         """Block until the read has ended. Each ticket is waited for once; ValueError for any other.
@@ -188,24 +213,43 @@ class ExpertReader:
         except _native.ReadError as exc:
             raise StorageError(str(exc)) from None
 
+    def wait_any(self, tickets: Sequence[int]) -> list[int]:
+        """Block until one of the reads has ended, well or not; those that have. `wait` is still due for each."""
+        return self._reader.wait_any(tickets)
+
     def is_done(self, ticket: int) -> bool:
         """Whether `wait` would return at once."""
         return self._reader.is_done(ticket)
+
+    def promote(self, ticket: int) -> None:
+        """A prefetch is needed now: what is left of it is read like any other."""
+        self._reader.promote(ticket)
+
+    def cancel(self, ticket: int) -> bool:
+        """Forget a read of which nothing has begun; false if it has, it then goes on and must be waited for."""
+        return self._reader.cancel(ticket)
 
     @property
     def direct(self) -> bool:
         """Whether every file is read with O_DIRECT; false once a file system has refused it."""
         return self._reader.direct
 
+    def counters(self) -> ReadCounters:
+        """What was read so far, and the time it took."""
+        now = self._reader.counters()
+        return ReadCounters(
+            now.demand_bytes, now.prefetch_bytes, now.busy_seconds, now.demand_seconds, now.wait_seconds
+        )
+
     @property
     def bytes_read(self) -> int:
         """Bytes fetched so far."""
-        return self._reader.bytes_read
+        return self.counters().bytes_read
 
     @property
     def busy_seconds(self) -> float:
         """Time during which at least one read was in flight."""
-        return self._reader.busy_seconds
+        return self.counters().busy_seconds
 
     def close(self) -> None:
         """End the threads. Reads that have begun finish first; those that have not fail. Idempotent."""

@@ -1,57 +1,71 @@
-"""The forward pass: token ids in, logits out, one sequence at a time.
+"""The forward pass: token ids in, logits out, for one or many sequences at once.
 
-Batch invariance: what a token yields is bit for bit the same in whatever chunks its sequence is computed.
+Batch invariance: what a token yields is bit for bit the same in whatever chunks its sequence is computed and whichever
+other sequences are in the pass.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge import kernels
+from edge.batch import Batch, Segment
 from edge.config import ModelConfig
 from edge.layers.attention import Attention
 from edge.layers.deltanet import GatedDeltaNet
 from edge.layers.embedding import embed
 from edge.layers.moe import ExpertSource, SparseMoe
-from edge.layers.rotary import Rotation
 from edge.layers.weights import Tensor, Weights
-from edge.state import DeltaState, KVCache, LayerState, SequenceState
+from edge.profiling import ATTENTION, DELTANET, HEAD, UNTIMED, Watch
+
+BeforeLayer = Callable[[], Collection[int]]
+
+
+def nobody() -> Collection[int]:
+    """No segment leaves the pass."""
+    return ()
 
 
 class DecoderLayer:
     """Token mixer and mixture of experts, each on a normalised input and added to the residual stream."""
 
-    def __init__(self, config: ModelConfig, index: int, weights: Weights, source: ExpertSource) -> None:
+    def __init__(self, config: ModelConfig, index: int, weights: Weights, source: ExpertSource, watch: Watch) -> None:
         self._eps = config.rms_norm_eps
         self._input_norm = weights.vector("input_layernorm", config.hidden_size)
         self._post_norm = weights.vector("post_attention_layernorm", config.hidden_size)
         self._mixer: Attention | GatedDeltaNet
         if config.layer_types[index] == "full_attention":
-            self._mixer = Attention(config, weights.under("self_attn"))
+            self._mixer = Attention(config, index, weights.under("self_attn"))
+            self._mixing = watch.span(ATTENTION)
         else:
-            self._mixer = GatedDeltaNet(config, weights.under("linear_attn"))
-        self._moe = SparseMoe(config, index, weights.under("mlp"), source)
+            self._mixer = GatedDeltaNet(config, index, weights.under("linear_attn"))
+            self._mixing = watch.span(DELTANET)
+        self._moe = SparseMoe(config, index, weights.under("mlp"), source, watch)
 
-    def forward(self, x: NDArray[np.float32], state: LayerState, start: int, rotation: Rotation) -> None:
-        """Move the residual stream f32[T, H] on, in place."""
-        x += self._mix(kernels.rms_norm(x, self._input_norm, self._eps, plus_one=True), state, start, rotation)
-        x += self._moe.forward(kernels.rms_norm(x, self._post_norm, self._eps, plus_one=True))
+    def forward(self, batch: Batch) -> None:
+        """Move the residual stream of `batch` on, in place; sequences whose experts cannot be read leave it."""
+        x = batch.x
+        for block in batch.blocks:
+            rows = x[block.rows]
+            with self._mixing:
+                rows += self._mixer.forward(self._normalise(rows, self._input_norm), block)
+        y, failed = self._moe.forward(self._normalise(x, self._post_norm), is_scan=batch.has_prompt)
+        x += y
+        batch.fail(failed)
 
-    def _mix(self, x: NDArray[np.float32], state: LayerState, start: int, rotation: Rotation) -> NDArray[np.float32]:
-        match self._mixer, state:
-            case Attention() as attention, KVCache() as cache:
-                return attention.forward(x, cache, start, rotation)
-            case GatedDeltaNet() as deltanet, DeltaState() as delta_state:
-                return deltanet.forward(x, delta_state)
-        raise TypeError(f"a {type(state).__name__} is no state of a {type(self._mixer).__name__} layer")
+    def _normalise(self, x: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float32]:
+        return kernels.rms_norm(x, weight, self._eps, plus_one=True)
 
 
 class Model:
     """The text model. Not thread-safe."""
 
-    def __init__(self, config: ModelConfig, tensors: Mapping[str, Tensor], source: ExpertSource) -> None:
+    def __init__(
+        self, config: ModelConfig, tensors: Mapping[str, Tensor], source: ExpertSource, watch: Watch = UNTIMED
+    ) -> None:
         self._config = config
+        self._in_head = watch.span(HEAD)
         weights = Weights(tensors)
         self._embeddings = weights.matrix("embed_tokens", config.vocab_size, config.hidden_size)
         self._norm = weights.vector("norm", config.hidden_size)
@@ -59,26 +73,40 @@ class Model:
         if not config.tie_embeddings:
             self._head = weights.matrix("lm_head", config.vocab_size, config.hidden_size)
         self._layers = tuple(
-            DecoderLayer(config, index, weights.under(f"layers.{index}"), source) for index in range(config.num_layers)
+            DecoderLayer(config, index, weights.under(f"layers.{index}"), source, watch)
+            for index in range(config.num_layers)
         )
 
-    def forward(
-        self, ids: Sequence[int], state: SequenceState, before_layer: Callable[[], None] = lambda: None
-    ) -> NDArray[np.float32]:
-        """The next tokens of `state`'s sequence to their last hidden states f32[T, H], not yet normalised.
+    def forward(self, segments: Sequence[Segment], before_layer: BeforeLayer = nobody) -> NDArray[np.float32]:
+        """The last hidden states f32[sum of T, H], not yet normalised, of the next tokens of some sequences.
 
-        `before_layer` may raise to stop; `state` is then good only for `reset`. The same after a StorageError.
+        `before_layer` may name segments, by their place in the list, to leave the pass: the result lacks their rows,
+        and their states are then good only for `reset`. So are all states after an exception. Raises StorageError.
         """
-        start = state.length
-        rotation = Rotation.at(self._config, start, len(ids))
-        x = embed(self._embeddings, ids)
-        for layer, layer_state in zip(self._layers, state.layers, strict=True):
-            before_layer()
-            layer.forward(x, layer_state, start, rotation)
-        state.length += len(ids)
-        return x
+        batch = self.batch(segments)
+        self.run(batch, before_layer)
+        for error in batch.errors.values():
+            raise error
+        return batch.x
+
+    def batch(self, segments: Sequence[Segment]) -> Batch:
+        """Their tokens' embeddings side by side, for `run`."""
+        return Batch(self._config, segments, embed(self._embeddings, [id for part in segments for id in part.ids]))
+
+    def run(self, batch: Batch, before_layer: BeforeLayer = nobody) -> None:
+        """As `forward`; but a StorageError of an expert costs only the sequences that need it: see `batch.errors`.
+
+        Raises StorageError for weights that every sequence needs.
+        """
+        for layer in self._layers:
+            batch.drop(before_layer())
+            if not batch.kept:
+                return
+            layer.forward(batch)
+        batch.finish()
 
     def logits(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """f32[T, vocab] of hidden states f32[T, H] as `forward` returns them."""
-        normal = kernels.rms_norm(x, self._norm, self._config.rms_norm_eps, plus_one=True)
-        return kernels.matmul(normal, self._head)
+        with self._in_head:
+            normal = kernels.rms_norm(x, self._norm, self._config.rms_norm_eps, plus_one=True)
+            return kernels.matmul(normal, self._head)

@@ -6,6 +6,7 @@ it kept.
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,24 @@ from edge.errors import RequestError
 MAX_TEMPERATURE = 2.0
 MAX_SEED = 2**64 - 1
 NUCLEUS_GUESS = 1024
+
+
+class Draw(Protocol):
+    """Chooses the tokens of one completion."""
+
+    def draw(self, logits: NDArray[np.float32]) -> int:
+        """The next token for `logits` f32[vocab]."""
+
+
+class Sampling(Protocol):
+    """How a request wants its tokens chosen, and how many."""
+
+    @property
+    def max_tokens(self) -> int:
+        """The most that the completion may have."""
+
+    def sampler(self) -> Draw:
+        """A new one for a new completion."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +55,10 @@ class SamplingParams:
         _require(_is_within(self.min_p, 0, 1) and self.min_p < 1, "min_p", self.min_p, "at least 0, below 1")
         if self.seed is not None:
             _require(_is_int(self.seed) and 0 <= self.seed <= MAX_SEED, "seed", self.seed, "0 to 2**64-1")
+
+    def sampler(self) -> "Sampler":
+        """Draws as asked."""
+        return Sampler(self)
 
 
 class Sampler:

@@ -1,5 +1,6 @@
-"""What one sequence carries from token to token: KV caches, DeltaNet states, its length."""
+"""What one sequence carries from token to token: KV caches, DeltaNet states, its length; and the places for such."""
 
+import mmap
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ FLOAT32_BYTES = 4
 class KVCache:
     """Keys (rotated) and values of one full-attention layer, f32[capacity, Hkv, D]; rows past the length are undefined.
 
-    The arrays reserve address space only: the kernel hands out their pages, block by block, as rows are written.
+    The arrays reserve address space only: the kernel hands out their pages as rows are written.
     """
 
     keys: NDArray[np.float32]
@@ -38,7 +39,39 @@ class SequenceState:
     def __init__(self, config: ModelConfig, capacity: int) -> None:
         self.capacity = capacity
         self.length = 0
-        self.layers = tuple(_layer_state(config, kind, capacity) for kind in config.layer_types)
+        self._pages: list[mmap.mmap] = []
+        self.layers = tuple(self._new_layer(config, kind) for kind in config.layer_types)
+
+    def _new_layer(self, config: ModelConfig, kind: str) -> LayerState:
+        if kind == "full_attention":
+            shape = (self.capacity, config.num_kv_heads, config.head_dim)
+            return KVCache(self._reserve(shape), self._reserve(shape))
+        return DeltaState(
+            np.zeros((config.conv_width - 1, conv_channels(config)), np.float32),
+            np.zeros((config.num_value_heads, config.key_head_dim, config.value_head_dim), np.float32),
+        )
+
+    def _reserve(self, shape: tuple[int, int, int]) -> NDArray[np.float32]:
+        size = FLOAT32_BYTES * shape[0] * shape[1] * shape[2]
+        pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        # A huge page would be handed out whole for the first row of each of many caches: memory that nobody planned.
+        pages.madvise(mmap.MADV_NOHUGEPAGE)
+        self._pages.append(pages)
+        return np.frombuffer(pages, np.float32).reshape(shape)
+
+    def kv_cache(self, layer: int) -> KVCache:
+        """The state of a full-attention layer; TypeError if it is of another kind."""
+        state = self.layers[layer]
+        if not isinstance(state, KVCache):
+            raise TypeError(f"layer {layer} keeps a {type(state).__name__}, not a KVCache")
+        return state
+
+    def delta(self, layer: int) -> DeltaState:
+        """The state of a DeltaNet layer; TypeError if it is of another kind."""
+        state = self.layers[layer]
+        if not isinstance(state, DeltaState):
+            raise TypeError(f"layer {layer} keeps a {type(state).__name__}, not a DeltaState")
+        return state
 
     def reset(self) -> None:
         """Begin a new sequence in the same memory."""
@@ -48,26 +81,43 @@ class SequenceState:
                 layer.conv.fill(0)
                 layer.recurrent.fill(0)
 
+    def release(self) -> None:
+        """Hand the pages of the KV caches back: other sequences may need as much before this place is used again."""
+        self.length = 0
+        for pages in self._pages:
+            pages.madvise(mmap.MADV_DONTNEED)
 
-def state_bytes(config: ModelConfig, capacity: int) -> int:
-    """Bytes of a SequenceState once all its `capacity` tokens are there."""
-    kv_floats = 2 * capacity * config.num_kv_heads * config.head_dim
+
+class StatePool:
+    """The places for running sequences, made once: a DeltaNet state keeps its memory, KV pages come and go."""
+
+    def __init__(self, config: ModelConfig, num_places: int, capacity: int) -> None:
+        self._free = [SequenceState(config, capacity) for _ in range(num_places)]
+
+    def take(self) -> SequenceState:
+        """A place for a new sequence; IndexError if all are taken."""
+        state = self._free.pop()
+        state.reset()
+        return state
+
+    def give_back(self, state: SequenceState) -> None:
+        """The sequence in `state` has ended."""
+        state.release()
+        self._free.append(state)
+
+
+def kv_token_bytes(config: ModelConfig) -> int:
+    """Bytes of keys and values that one token adds."""
+    return FLOAT32_BYTES * config.layer_types.count("full_attention") * 2 * config.num_kv_heads * config.head_dim
+
+
+def delta_bytes(config: ModelConfig) -> int:
+    """Bytes of a sequence's DeltaNet states, whatever its length."""
     conv_floats = (config.conv_width - 1) * conv_channels(config)
-    delta_floats = conv_floats + config.num_value_heads * config.key_head_dim * config.value_head_dim
-    num_full = config.layer_types.count("full_attention")
-    return FLOAT32_BYTES * (num_full * kv_floats + (config.num_layers - num_full) * delta_floats)
+    floats = conv_floats + config.num_value_heads * config.key_head_dim * config.value_head_dim
+    return FLOAT32_BYTES * (config.num_layers - config.layer_types.count("full_attention")) * floats
 
 
 def conv_channels(config: ModelConfig) -> int:
     """Channels of the DeltaNet convolution: queries, keys and values side by side."""
     return 2 * config.num_key_heads * config.key_head_dim + config.num_value_heads * config.value_head_dim
-
-
-def _layer_state(config: ModelConfig, kind: str, capacity: int) -> LayerState:
-    if kind == "full_attention":
-        shape = (capacity, config.num_kv_heads, config.head_dim)
-        return KVCache(np.empty(shape, np.float32), np.empty(shape, np.float32))
-    return DeltaState(
-        np.zeros((config.conv_width - 1, conv_channels(config)), np.float32),
-        np.zeros((config.num_value_heads, config.key_head_dim, config.value_head_dim), np.float32),
-    )

@@ -19,7 +19,7 @@ from edge.sampler import SamplingParams
 from edge.tokenizer import SamplingDefaults, Tokenizer
 
 if TYPE_CHECKING:
-    from edge.engine import GenerationStats
+    from edge.events import GenerationStats
 
 # A prompt that takes less than this needs no progress.
 PATIENCE_S = 1.0

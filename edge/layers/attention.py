@@ -4,17 +4,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge import kernels
+from edge.batch import Block, Piece, joined
 from edge.config import ModelConfig
-from edge.layers.rotary import Rotation
 from edge.layers.weights import Weights
-from edge.state import KVCache
 
 
 class Attention:
     """One full-attention token mixer."""
 
-    def __init__(self, config: ModelConfig, weights: Weights) -> None:
+    def __init__(self, config: ModelConfig, layer: int, weights: Weights) -> None:
         self._config = config
+        self._layer = layer
         width, head_dim = config.hidden_size, config.head_dim
         query_width, kv_width = config.num_attention_heads * head_dim, config.num_kv_heads * head_dim
         self._q_proj = weights.matrix("q_proj", 2 * query_width, width)  # per head: query, gate
@@ -24,21 +24,30 @@ class Attention:
         self._q_norm = weights.vector("q_norm", head_dim)
         self._k_norm = weights.vector("k_norm", head_dim)
 
-    def forward(self, x: NDArray[np.float32], cache: KVCache, start: int, rotation: Rotation) -> NDArray[np.float32]:
-        """Mix f32[T, H] tokens at positions start..start+T; their keys and values are added to `cache`."""
+    def forward(self, x: NDArray[np.float32], block: Block) -> NDArray[np.float32]:
+        """Mix the f32[T, H] rows of `block`; their keys and values are added to the caches of their sequences."""
         config, num_tokens = self._config, len(x)
         query_gate = kernels.matmul(x, self._q_proj).reshape(num_tokens, config.num_attention_heads, 2, config.head_dim)
         queries = self._normalise(query_gate[:, :, 0], self._q_norm)
         keys = self._normalise(kernels.matmul(x, self._k_proj), self._k_norm)
-        rotation.apply(queries)
-        rotation.apply(keys)
-        values = kernels.matmul(x, self._v_proj)
+        block.rotation.apply(queries)
+        block.rotation.apply(keys)
+        values = kernels.matmul(x, self._v_proj).reshape(keys.shape)
 
-        cache.keys[start : start + num_tokens] = keys
-        cache.values[start : start + num_tokens] = values.reshape(keys.shape)
-        mixed = kernels.attention(queries, cache.keys, cache.values, start)  # [T, Hq, D]
+        attend = self._attend
+        mixed = joined(
+            [attend(piece, queries[piece.rows], keys[piece.rows], values[piece.rows]) for piece in block.pieces]
+        )
         gated = kernels.sigmoid_mul(np.ascontiguousarray(query_gate[:, :, 1]), mixed)
         return kernels.matmul(gated.reshape(num_tokens, -1), self._o_proj)
+
+    def _attend(
+        self, piece: Piece, queries: NDArray[np.float32], keys: NDArray[np.float32], values: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        cache, end = piece.state.kv_cache(self._layer), piece.start + len(keys)
+        cache.keys[piece.start : end] = keys
+        cache.values[piece.start : end] = values
+        return kernels.attention(queries, cache.keys, cache.values, piece.start)  # [T, Hq, D]
 
     def _normalise(self, x: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float32]:
         heads = np.ascontiguousarray(x).reshape(-1, self._config.head_dim)

@@ -4,17 +4,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge import kernels
+from edge.batch import Block, Piece, joined
 from edge.config import ModelConfig
 from edge.layers.activations import sigmoid, softplus
 from edge.layers.weights import Weights
-from edge.state import DeltaState, conv_channels
+from edge.state import conv_channels
 
 
 class GatedDeltaNet:
     """One linear-attention token mixer."""
 
-    def __init__(self, config: ModelConfig, weights: Weights) -> None:
+    def __init__(self, config: ModelConfig, layer: int, weights: Weights) -> None:
         self._config = config
+        self._layer = layer
         width, num_heads = config.hidden_size, config.num_value_heads
         value_width = num_heads * config.value_head_dim
         self._in_proj_qkv = weights.matrix("in_proj_qkv", conv_channels(config), width)
@@ -27,18 +29,26 @@ class GatedDeltaNet:
         self._norm = weights.vector("norm", config.value_head_dim)
         self._out_proj = weights.matrix("out_proj", width, value_width)
 
-    def forward(self, x: NDArray[np.float32], state: DeltaState) -> NDArray[np.float32]:
-        """Mix f32[T, H] tokens, the next ones of the sequence that `state` has seen; `state` moves on."""
+    def forward(self, x: NDArray[np.float32], block: Block) -> NDArray[np.float32]:
+        """Mix the f32[T, H] rows of `block`, each piece the next tokens of its sequence; the states move on."""
         config = self._config
-        mixed = kernels.causal_conv(kernels.matmul(x, self._in_proj_qkv), self._conv, state.conv)
-        queries, keys, values = self._split(mixed)
+        projected = kernels.matmul(x, self._in_proj_qkv)
         beta = sigmoid(kernels.matmul(x, self._in_proj_b))  # [T, Hv]
         log_decay = self._decay_rate * softplus(kernels.matmul(x, self._in_proj_a) + self._dt_bias)  # [T, Hv]
-        y = kernels.gated_delta(queries, keys, values, log_decay, beta, state.recurrent)  # [T, Hv, Dv]
-
+        advance = self._advance
+        y = joined(
+            [advance(piece, projected[piece.rows], log_decay[piece.rows], beta[piece.rows]) for piece in block.pieces]
+        )
         gate = kernels.matmul(x, self._in_proj_z).reshape(-1, config.value_head_dim)
         y = kernels.gated_rms_norm(y.reshape(-1, config.value_head_dim), gate, self._norm, config.rms_norm_eps)
         return kernels.matmul(y.reshape(len(x), -1), self._out_proj)
+
+    def _advance(
+        self, piece: Piece, projected: NDArray[np.float32], log_decay: NDArray[np.float32], beta: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        state = piece.state.delta(self._layer)
+        queries, keys, values = self._split(kernels.causal_conv(projected, self._conv, state.conv))
+        return kernels.gated_delta(queries, keys, values, log_decay, beta, state.recurrent)  # [T, Hv, Dv]
 
     def _split(self, mixed: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
         config = self._config

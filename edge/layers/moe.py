@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from edge import kernels
 from edge.checkpoint.layout import ExpertLayout
 from edge.config import ModelConfig
+from edge.errors import StorageError
 from edge.layers.activations import sigmoid
 from edge.layers.weights import Weights
+from edge.profiling import DISK_WAIT, EXPERTS, ROUTER, SHARED_EXPERT, Watch, each
 
 FIRST_ROW = np.zeros(1, np.int32)
 
@@ -44,7 +46,7 @@ class Routing:
 class SparseMoe:
     """The feed-forward part of one layer."""
 
-    def __init__(self, config: ModelConfig, layer: int, weights: Weights, source: ExpertSource) -> None:
+    def __init__(self, config: ModelConfig, layer: int, weights: Weights, source: ExpertSource, watch: Watch) -> None:
         self._layer = layer
         self._top_k = config.top_k
         self._source = source
@@ -55,19 +57,40 @@ class SparseMoe:
         self._shared_up_proj = shared.matrix("up_proj", shared_width, width)
         self._shared_down_proj = shared.matrix("down_proj", width, shared_width)
         self._shared_expert_gate = weights.matrix("shared_expert_gate", 1, width)
+        self._routing, self._sharing = watch.span(ROUTER), watch.span(SHARED_EXPERT)
+        self._computing, self._waiting = watch.span(EXPERTS), watch.span(DISK_WAIT)
 
-    def forward(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """f32[T, H] to f32[T, H]."""
-        routing = group_by_expert(*kernels.route(kernels.matmul(x, self._router), self._top_k))
-        with self._source.fetch(self._layer, routing.experts, is_scan=len(x) > 1) as batches:
-            out = self._shared_expert(x)  # while the first reads are under way
-            self._add_experts(x, routing, batches, out)
-        return out
+    def forward(self, x: NDArray[np.float32], *, is_scan: bool) -> tuple[NDArray[np.float32], dict[int, StorageError]]:
+        """f32[T, H] to f32[T, H], and the rows that have no result because an expert of theirs could not be read."""
+        with self._routing:
+            routing = group_by_expert(*kernels.route(kernels.matmul(x, self._router), self._top_k))
+        try:
+            with self._source.fetch(self._layer, routing.experts, is_scan=is_scan) as batches:
+                out = self._shared_expert(x)  # while the first reads are under way
+                self._add_experts(x, routing, batches, out)
+        except StorageError:
+            return self._one_by_one(x, routing)
+        return out, {}
+
+    def _one_by_one(
+        self, x: NDArray[np.float32], routing: Routing
+    ) -> tuple[NDArray[np.float32], dict[int, StorageError]]:
+        """The same from the start, each expert fetched alone: a failed one is tried again and costs only its rows."""
+        out, failed = self._shared_expert(x), dict[int, StorageError]()
+        for position, expert in enumerate(routing.experts):
+            alone = Routing([expert], [routing.rows[position]], [routing.shares[position]])
+            try:
+                with self._source.fetch(self._layer, [expert], is_scan=True) as batches:
+                    self._add_experts(x, alone, batches, out)
+            except StorageError as error:
+                failed |= dict.fromkeys(routing.rows[position].tolist(), error)
+        return out, failed
 
     def _shared_expert(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        hidden = kernels.silu_mul(kernels.matmul(x, self._shared_gate_proj), kernels.matmul(x, self._shared_up_proj))
-        out = kernels.matmul(hidden, self._shared_down_proj)
-        out *= sigmoid(kernels.matmul(x, self._shared_expert_gate))
+        with self._sharing:
+            gate, up = kernels.matmul(x, self._shared_gate_proj), kernels.matmul(x, self._shared_up_proj)
+            out = kernels.matmul(kernels.silu_mul(gate, up), self._shared_down_proj)
+            out *= sigmoid(kernels.matmul(x, self._shared_expert_gate))
         return out
 
     def _add_experts(
@@ -80,20 +103,34 @@ class SparseMoe:
         positions = {expert: position for position, expert in enumerate(routing.experts)}
         waiting: dict[int, NDArray[np.float32]] = {}
         next_position = 0
-        for batch in batches:
-            waiting |= self._run_batch(x, routing, [(positions[expert], block) for expert, block in batch])
-            while next_position in waiting:
-                y = waiting.pop(next_position)
-                kernels.scatter_add(out, routing.rows[next_position], routing.shares[next_position], y)
-                next_position += 1
+        for batch in each(batches, self._waiting):
+            with self._computing:
+                waiting |= self._run_batch(x, routing, [(positions[expert], block) for expert, block in batch])
+                while next_position in waiting:
+                    y = waiting.pop(next_position)
+                    kernels.scatter_add(out, routing.rows[next_position], routing.shares[next_position], y)
+                    next_position += 1
 
     def _run_batch(self, x: NDArray[np.float32], routing: Routing, batch: Batch) -> dict[int, NDArray[np.float32]]:
         """The outputs of the experts at some positions of `routing`, for the tokens that chose them."""
-        layout = self._source.layout
-        if len(x) == 1:
-            y = kernels.expert_ffn_many(x, [block for _, block in batch], layout)  # [len(batch), H]
-            return {position: y[i : i + 1] for i, (position, _) in enumerate(batch)}
-        return {position: kernels.expert_ffn(x[routing.rows[position]], block, layout) for position, block in batch}
+        rows = [routing.rows[position] for position, _ in batch]
+        y = expert_ffn_grouped(x, rows, [block for _, block in batch], self._source.layout)
+        outputs, begin = {}, 0
+        for (position, _), chosen in zip(batch, rows, strict=True):
+            outputs[position] = y[begin : begin + len(chosen)]
+            begin += len(chosen)
+        return outputs
+
+
+def expert_ffn_grouped(
+    x: NDArray[np.float32], rows: Sequence[NDArray[np.int32]], blocks: Sequence[NDArray[np.uint8]], layout: ExpertLayout
+) -> NDArray[np.float32]:
+    """Several experts, each for its own rows of x: f32[sum of len(rows), H], expert after expert."""
+    if len(x) == 1:
+        return kernels.expert_ffn_many(x, blocks, layout)
+    return np.concatenate(
+        [kernels.expert_ffn(x[some], block, layout) for some, block in zip(rows, blocks, strict=True)]
+    )
 
 
 def group_by_expert(chosen: NDArray[np.int32], shares: NDArray[np.float32]) -> Routing:

@@ -13,19 +13,18 @@ from edge.config import ModelConfig
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """Cosines and sines of a run of positions, f32[T, 1, rotary_dim / 2]."""
+    """Cosines and sines of some positions, f32[T, 1, rotary_dim / 2]."""
 
     cos: NDArray[np.float32]
     sin: NDArray[np.float32]
 
     @classmethod
-    def at(cls, config: ModelConfig, start: int, num_tokens: int) -> "Rotation":
-        """The rotation of `num_tokens` positions from `start` on."""
+    def at(cls, config: ModelConfig, positions: NDArray[np.int64]) -> "Rotation":
+        """The rotation of tokens at the given positions of their sequences."""
         exponents = np.arange(0, config.rotary_dim, 2, dtype=np.float32) / np.float32(config.rotary_dim)
         frequencies = (1.0 / np.float64(config.rope_theta) ** exponents).astype(np.float32)
-        positions = np.arange(start, start + num_tokens, dtype=np.float32)
         # The product in f32 as transformers has it; its cosine in f64, which is exact for any angle.
-        angles = (positions[:, None] * frequencies).astype(np.float64)[:, None, :]
+        angles = (positions.astype(np.float32)[:, None] * frequencies).astype(np.float64)[:, None, :]
         return cls(np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32))
 
     def apply(self, x: NDArray[np.float32]) -> None:

@@ -246,14 +246,19 @@ public:
         : reader_(std::move(paths), threads, direct) {}
     ~PyReader() { close(); }
 
-    uint64_t read(size_t file, uint64_t offset, Array<uint8_t, 1> out, std::optional<uint32_t> crc) {
+    void tune(size_t queue_depth, size_t part_bytes) {
+        expect(part_bytes > 0 && part_bytes % Reader::kAlignment == 0, "part_bytes is not a multiple of 4096");
+        reader_.tune(queue_depth, part_bytes);
+    }
+    uint64_t read(size_t file, uint64_t offset, Array<uint8_t, 1> out, std::optional<uint32_t> crc, bool is_prefetch) {
         constexpr size_t kAlignment = Reader::kAlignment;
         if (file >= reader_.num_files())
             refuse("file is " + std::to_string(file) + ", there are " + std::to_string(reader_.num_files()));
         expect(offset % kAlignment == 0 && offset <= uint64_t{1} << 62, "offset is not a multiple of 4096 below 2**62");
         expect(out.shape(0) > 0 && out.shape(0) % kAlignment == 0, "the size of out is not a multiple of 4096");
         expect(reinterpret_cast<uintptr_t>(out.data()) % kAlignment == 0, "out is not aligned to 4096 bytes");
-        const uint64_t ticket = reader_.read(file, offset, out.data(), out.shape(0), crc);
+        const auto urgency = is_prefetch ? Reader::Urgency::prefetch : Reader::Urgency::demand;
+        const uint64_t ticket = reader_.read(file, offset, out.data(), out.shape(0), crc, urgency);
         destinations_.emplace(ticket, std::move(out));
         return ticket;
     }
@@ -266,6 +271,15 @@ public:
             throw;
         }
         destinations_.erase(ticket);
+    }
+    std::vector<uint64_t> wait_any(const std::vector<uint64_t>& tickets) {
+        nb::gil_scoped_release released;
+        return reader_.wait_any(tickets);
+    }
+    bool cancel(uint64_t ticket) {
+        if (!reader_.cancel(ticket)) return false;
+        destinations_.erase(ticket);
+        return true;
     }
     void close() {
         {
@@ -320,13 +334,23 @@ NB_MODULE(_native, m) {
     m.def("set_num_threads", set_num_threads, "count"_a);
     m.def("num_threads", [] { return runtime().pool.size(); });
 
+    using Counters = Reader::Counters;
+    nb::class_<Counters>(m, "ReadCounters")
+        .def_ro("demand_bytes", &Counters::demand_bytes)
+        .def_ro("prefetch_bytes", &Counters::prefetch_bytes)
+        .def_ro("busy_seconds", &Counters::busy_seconds)
+        .def_ro("demand_seconds", &Counters::demand_seconds)
+        .def_ro("wait_seconds", &Counters::wait_seconds);
     nb::class_<PyReader>(m, "Reader")
         .def(nb::init<std::vector<std::string>, size_t, bool>(), "paths"_a, "threads"_a, "direct"_a)
-        .def("read", &PyReader::read, "file"_a, "offset"_a, strict("out"), "crc"_a.none())
+        .def("tune", &PyReader::tune, "queue_depth"_a, "part_bytes"_a)
+        .def("read", &PyReader::read, "file"_a, "offset"_a, strict("out"), "crc"_a.none(), "is_prefetch"_a)
         .def("wait", &PyReader::wait, "ticket"_a)
+        .def("wait_any", &PyReader::wait_any, "tickets"_a)
         .def("is_done", [](PyReader& self, uint64_t ticket) { return self.reader().is_done(ticket); }, "ticket"_a)
+        .def("promote", [](PyReader& self, uint64_t ticket) { self.reader().promote(ticket); }, "ticket"_a)
+        .def("cancel", &PyReader::cancel, "ticket"_a)
         .def("close", &PyReader::close)
-        .def_prop_ro("direct", [](PyReader& self) { return self.reader().direct(); })
-        .def_prop_ro("bytes_read", [](PyReader& self) { return self.reader().bytes_read(); })
-        .def_prop_ro("busy_seconds", [](PyReader& self) { return self.reader().busy_seconds(); });
+        .def("counters", [](PyReader& self) { return self.reader().counters(); })
+        .def_prop_ro("direct", [](PyReader& self) { return self.reader().direct(); });
 }

@@ -108,7 +108,27 @@ FLASHGATE_CRC_TARGET uint32_t crc32c_instruction(const uint8_t* p, size_t size, 
 }
 #endif
 
+// Product of two polynomials modulo the CRC's, both reflected: bit 31 is the coefficient of x^0.
+uint32_t multiply(uint32_t a, uint32_t b) {
+    uint32_t product = 0;
+    for (uint32_t bit = uint32_t{1} << 31; bit != 0; bit >>= 1) {
+        if (a & bit) product ^= b;
+        b = (b >> 1) ^ ((b & 1) ? kPolynomial : 0);
+    }
+    return product;
+}
+
 }  // namespace
+
+// Appending n bytes multiplies what stood before by x^(8n), here by repeated squaring.
+uint32_t crc32c_append(uint32_t first, uint32_t second, size_t size) {
+    uint32_t square = uint32_t{1} << 23;  // x^8
+    for (; size != 0; size >>= 1) {
+        if (size & 1) first = multiply(first, square);
+        square = multiply(square, square);
+    }
+    return first ^ second;
+}
 
 uint32_t crc32c_table(const void* data, size_t size, uint32_t seed) {
     const auto* p = static_cast<const uint8_t*>(data);

@@ -8,14 +8,12 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <iterator>
 
 #include "crc32c.h"
 
 namespace flashgate {
 namespace {
-
-// One request to the disk: large enough for its full rate, small enough that a block keeps several threads busy.
-constexpr size_t kPartBytes = 1 << 20;
 
 std::string errno_text(int error) {
     return std::string(std::strerror(error)) + " (errno " + std::to_string(error) + ")";
@@ -47,7 +45,8 @@ void forbid_readahead([[maybe_unused]] int fd) {
 
 }  // namespace
 
-Reader::Reader(std::vector<std::string> paths, size_t num_threads, bool direct) : files_(paths.size()) {
+Reader::Reader(std::vector<std::string> paths, size_t num_threads, bool direct)
+    : files_(paths.size()), queue_depth_(num_threads) {
     try {
         for (size_t i = 0; i < paths.size(); ++i) open(files_[i], std::move(paths[i]), direct);
         for (size_t i = 0; i < num_threads; ++i) threads_.emplace_back([this] { work(); });
@@ -75,16 +74,29 @@ bool Reader::direct() const {
     return std::all_of(files_.begin(), files_.end(), [](const File& file) { return file.direct.load(); });
 }
 
-uint64_t Reader::read(size_t file, uint64_t offset, uint8_t* out, size_t size, std::optional<uint32_t> crc) {
+void Reader::tune(size_t queue_depth, size_t part_bytes) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    queue_depth_ = queue_depth;
+    part_bytes_ = part_bytes;
+    queued_.notify_all();
+}
+
+uint64_t Reader::read(size_t file, uint64_t offset, uint8_t* out, size_t size, std::optional<uint32_t> crc,
+                      Urgency urgency) {
     std::lock_guard<std::mutex> lock(mutex_);
     if (closed_) throw std::invalid_argument("the reader is closed");
     const uint64_t ticket = next_ticket_++;
+    const size_t num_parts = (size + part_bytes_ - 1) / part_bytes_;
     Request& request = requests_[ticket];
-    request = {file, offset, out, size, crc, (size + kPartBytes - 1) / kPartBytes, {}, false};
-    for (size_t begin = 0; begin < size; begin += kPartBytes)
-        queue_.push_back({&request, begin, std::min(size, begin + kPartBytes)});
-    if (in_flight_++ == 0) busy_since_ = Clock::now();
-    queued_.notify_all();
+    request = {.file = file, .offset = offset, .out = out, .size = size, .part_bytes = part_bytes_, .crc = crc,
+               .urgency = urgency, .parts_left = num_parts, .checksums = std::vector<uint32_t>(crc ? num_parts : 0),
+               .error = {}};
+    busy_.begin();
+    if (urgency == Urgency::demand) demand_busy_.begin();
+    for (size_t begin = 0; begin < size; begin += part_bytes_) {
+        queue(urgency).push_back({&request, begin, std::min(size, begin + part_bytes_)});
+        queued_.notify_one();
+    }
     return ticket;
 }
 
@@ -94,13 +106,33 @@ Reader::Request& Reader::find(uint64_t ticket) {
     return found->second;
 }
 
+// Looks the tickets up anew each time: another thread may have waited for one and so have ended it.
+template <typename Condition>
+void Reader::wait_until(std::unique_lock<std::mutex>& lock, Condition&& holds) {
+    if (holds()) return;
+    const auto began = std::chrono::steady_clock::now();
+    ended_.wait(lock, holds);
+    counters_.wait_seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
+}
+
 void Reader::wait(uint64_t ticket) {
     std::unique_lock<std::mutex> lock(mutex_);
-    Request& request = find(ticket);
-    ended_.wait(lock, [&] { return request.is_done; });
-    const std::string error = std::move(request.error);
+    wait_until(lock, [&] { return find(ticket).is_done; });
+    const std::string error = std::move(find(ticket).error);
     requests_.erase(ticket);
+    ended_.notify_all();
     if (!error.empty()) throw ReadError(error);
+}
+
+std::vector<uint64_t> Reader::wait_any(const std::vector<uint64_t>& tickets) {
+    std::vector<uint64_t> ended;
+    std::unique_lock<std::mutex> lock(mutex_);
+    wait_until(lock, [&] {
+        std::copy_if(tickets.begin(), tickets.end(), std::back_inserter(ended),
+                     [&](uint64_t ticket) { return find(ticket).is_done; });
+        return !ended.empty() || tickets.empty();
+    });
+    return ended;
 }
 
 bool Reader::is_done(uint64_t ticket) {
@@ -108,22 +140,47 @@ bool Reader::is_done(uint64_t ticket) {
     return find(ticket).is_done;
 }
 
-double Reader::busy_seconds() {
+void Reader::promote(uint64_t ticket) {
     std::lock_guard<std::mutex> lock(mutex_);
-    const auto running = in_flight_ > 0 ? Clock::now() - busy_since_ : Clock::duration(0);
-    return std::chrono::duration<double>(busy_ + running).count();
+    Request& request = find(ticket);
+    if (request.is_done || request.urgency == Urgency::demand) return;
+    request.urgency = Urgency::demand;
+    demand_busy_.begin();
+    const auto is_other = [&](const Part& part) { return part.request != &request; };
+    const auto first = std::stable_partition(prefetch_.begin(), prefetch_.end(), is_other);
+    demand_.insert(demand_.end(), first, prefetch_.end());
+    prefetch_.erase(first, prefetch_.end());
+}
+
+bool Reader::cancel(uint64_t ticket) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    Request& request = find(ticket);
+    if (request.has_begun || request.is_done) return false;
+    std::erase_if(queue(request.urgency), [&](const Part& part) { return part.request == &request; });
+    busy_.end();
+    if (request.urgency == Urgency::demand) demand_busy_.end();
+    requests_.erase(ticket);
+    return true;
+}
+
+Reader::Counters Reader::counters() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    counters_.busy_seconds = busy_.seconds();
+    counters_.demand_seconds = demand_busy_.seconds();
+    return counters_;
 }
 
 void Reader::close() {
     std::lock_guard<std::mutex> turn(closing_);
     {
-        std::unique_lock<std::mutex> lock(mutex_);
+        std::lock_guard<std::mutex> lock(mutex_);
         closed_ = true;
-        while (!queue_.empty()) {
-            Request& request = *queue_.front().request;
-            queue_.pop_front();
-            finish_part(lock, request, "read of " + files_[request.file].path + " dropped: the reader was closed");
-        }
+        for (Queue* parts : {&demand_, &prefetch_})
+            while (!parts->empty()) {
+                Request& request = *parts->front().request;
+                parts->pop_front();
+                finish_part(request, "read of " + files_[request.file].path + " dropped: the reader was closed");
+            }
     }
     queued_.notify_all();
     for (auto& thread : threads_) thread.join();
@@ -135,32 +192,50 @@ void Reader::close() {
         }
 }
 
+bool Reader::can_begin() const { return parts_begun_ < queue_depth_ && !(demand_.empty() && prefetch_.empty()); }
+
+Reader::Part Reader::take_part() {
+    Queue& parts = demand_.empty() ? prefetch_ : demand_;
+    const Part part = parts.front();
+    parts.pop_front();
+    part.request->has_begun = true;
+    return part;
+}
+
 void Reader::work() {
     std::unique_lock<std::mutex> lock(mutex_);
     for (;;) {
-        queued_.wait(lock, [this] { return closed_ || !queue_.empty(); });
-        if (queue_.empty()) return;
-        const Part part = queue_.front();
-        queue_.pop_front();
+        queued_.wait(lock, [this] { return closed_ || can_begin(); });
+        if (!can_begin()) return;
+        const Part part = take_part();
+        Request& request = *part.request;
+        ++parts_begun_;
         lock.unlock();
         std::string error = read_part(part);
         lock.lock();
-        finish_part(lock, *part.request, std::move(error));
+        --parts_begun_;
+        const size_t bytes = part.end - part.begin;
+        if (error.empty())
+            (request.urgency == Urgency::demand ? counters_.demand_bytes : counters_.prefetch_bytes) += bytes;
+        if (error.empty() && request.crc) {
+            queued_.notify_one();  // another thread keeps the disk busy while this one computes
+            lock.unlock();
+            const uint32_t checksum = crc32c(request.out + part.begin, bytes);
+            lock.lock();
+            request.checksums[part.begin / request.part_bytes] = checksum;
+        }
+        finish_part(request, std::move(error));
     }
 }
 
-// Called with the lock held, which is let go while the checksum is computed.
-void Reader::finish_part(std::unique_lock<std::mutex>& lock, Request& request, std::string error) {
+// Called with the lock held.
+void Reader::finish_part(Request& request, std::string error) {
     if (request.error.empty()) request.error = std::move(error);
     if (--request.parts_left > 0) return;
-    if (request.error.empty() && request.crc) {
-        lock.unlock();
-        std::string mismatch = check(request);
-        lock.lock();
-        request.error = std::move(mismatch);
-    }
+    if (request.error.empty() && request.crc) request.error = check(request);
     request.is_done = true;
-    if (--in_flight_ == 0) busy_ += Clock::now() - busy_since_;
+    busy_.end();
+    if (request.urgency == Urgency::demand) demand_busy_.end();
     ended_.notify_all();
 }
 
@@ -186,7 +261,6 @@ std::string Reader::read_part(const Part& part) {
         const ssize_t n = ::pread(file.fd, request.out + at, part.end - at, static_cast<off_t>(request.offset + at));
         if (n > 0) {
             at += static_cast<size_t>(n);
-            bytes_read_ += static_cast<uint64_t>(n);
         } else if (n == 0) {
             return ends_early();
         } else if (errno == EINVAL && file.direct) {
@@ -208,7 +282,11 @@ std::string Reader::read_part(const Part& part) {
 }
 
 std::string Reader::check(const Request& request) const {
-    const uint32_t found = crc32c(request.out, request.size);
+    uint32_t found = 0;
+    for (size_t i = 0; i < request.checksums.size(); ++i) {
+        const size_t bytes = std::min(request.part_bytes, request.size - i * request.part_bytes);
+        found = crc32c_append(found, request.checksums[i], bytes);
+    }
     if (found == *request.crc) return {};
     char text[80];
     std::snprintf(text, sizeof(text), "checksum %08x, expected %08x", found, *request.crc);

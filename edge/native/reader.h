@@ -1,7 +1,8 @@
 // Reads aligned blocks of files on threads of its own, past the page cache where the file system allows it.
 //
-// A read is split into parts, so that several threads fetch one block and the disk sees many requests at once. A read
-// that fails, ends early or has a wrong checksum is an error of its ticket; nothing is retried but EINTR.
+// A read is split into parts, so that several threads fetch one block and the disk sees many requests at once. Parts of
+// reads that somebody waits for go first; those of reads that are only likely to be needed fill what the disk has left.
+// A read that fails, ends early or has a wrong checksum is an error of its ticket; nothing is retried but EINTR.
 #pragma once
 #include <atomic>
 #include <chrono>
@@ -9,12 +10,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
-#include <map>
 #include <mutex>
 #include <optional>
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <unordered_map>
 #include <vector>
 
 namespace flashgate {
@@ -24,9 +25,41 @@ struct ReadError : std::runtime_error {
     using std::runtime_error::runtime_error;
 };
 
+// The time during which at least one thing was going on.
+class BusyClock {
+public:
+    void begin() {
+        if (running_++ == 0) since_ = Clock::now();
+    }
+    void end() {
+        if (--running_ == 0) total_ += Clock::now() - since_;
+    }
+    double seconds() const {
+        const auto now = running_ > 0 ? Clock::now() - since_ : Clock::duration(0);
+        return std::chrono::duration<double>(total_ + now).count();
+    }
+
+private:
+    using Clock = std::chrono::steady_clock;
+    size_t running_ = 0;
+    Clock::time_point since_;
+    Clock::duration total_{0};
+};
+
 class Reader {
 public:
     static constexpr size_t kAlignment = 4096;
+    // One request to the disk: large enough for its full rate, small enough that a block keeps several threads busy.
+    static constexpr size_t kPartBytes = 1 << 20;
+
+    enum class Urgency { demand, prefetch };
+
+    struct Counters {
+        uint64_t demand_bytes = 0, prefetch_bytes = 0;
+        double busy_seconds = 0;    // with at least one read in flight
+        double demand_seconds = 0;  // with at least one in flight that is no prefetch
+        double wait_seconds = 0;    // in which a caller of wait() or wait_any() was held up
+    };
 
     // Throws ReadError if a path cannot be opened as a regular file.
     Reader(std::vector<std::string> paths, size_t num_threads, bool direct);
@@ -34,25 +67,34 @@ public:
     Reader(const Reader&) = delete;
     Reader& operator=(const Reader&) = delete;
 
+    // Asks the disk for at most `queue_depth` parts at once (all threads if there are fewer), each of `part_bytes`, a
+    // multiple of kAlignment. Reads under way keep their parts. A depth of 0 holds all parts back until the next call.
+    void tune(size_t queue_depth, size_t part_bytes);
+
     // Starts filling out[0 ... size); offset, size and address are multiples of kAlignment. `out` must stay valid until
-    // wait() has returned or the reader is closed. Throws std::invalid_argument after close().
-    uint64_t read(size_t file, uint64_t offset, uint8_t* out, size_t size, std::optional<uint32_t> crc);
+    // wait() has returned, cancel() has returned true or the reader is closed. Throws std::invalid_argument after
+    // close().
+    uint64_t read(size_t file, uint64_t offset, uint8_t* out, size_t size, std::optional<uint32_t> crc,
+                  Urgency urgency = Urgency::demand);
     // Blocks until the read has ended, and forgets the ticket. Throws ReadError if it failed, std::invalid_argument
     // for a ticket that is not open.
     void wait(uint64_t ticket);
+    // Blocks until one of the reads has ended and returns all that have; none is forgotten. An empty list for none.
+    std::vector<uint64_t> wait_any(const std::vector<uint64_t>& tickets);
     bool is_done(uint64_t ticket);
+    // Makes a prefetch a read that is waited for; nothing happens to one that is so already.
+    void promote(uint64_t ticket);
+    // Forgets a read of which nothing has begun. False if it has: it then goes on and must be waited for.
+    bool cancel(uint64_t ticket);
 
     // Drops reads that have not begun (they fail), lets those that have finish, and ends the threads.
     void close();
 
     bool direct() const;
     size_t num_files() const { return files_.size(); }
-    uint64_t bytes_read() const { return bytes_read_; }
-    double busy_seconds();  // time with at least one read in flight
+    Counters counters();
 
 private:
-    using Clock = std::chrono::steady_clock;
-
     struct File {
         std::string path;
         int fd = -1;
@@ -62,35 +104,45 @@ private:
         size_t file;
         uint64_t offset;
         uint8_t* out;
-        size_t size;
+        size_t size, part_bytes;
         std::optional<uint32_t> crc;
-        size_t parts_left;
-        std::string error;  // the first one
+        Urgency urgency;
+        size_t parts_left;  // not yet read
+        bool has_begun = false;
         bool is_done = false;
+        std::vector<uint32_t> checksums;  // of each part, empty if there is nothing to compare with
+        std::string error;                // the first one
     };
     struct Part {
         Request* request;
         size_t begin, end;
     };
+    using Queue = std::deque<Part>;
 
     void open(File& file, std::string path, bool direct);
     void work();
+    bool can_begin() const;
+    Part take_part();
     static void stop_direct(File& file);
     std::string read_part(const Part& part);
     std::string check(const Request& request) const;
-    void finish_part(std::unique_lock<std::mutex>& lock, Request& request, std::string error);
+    void finish_part(Request& request, std::string error);
     Request& find(uint64_t ticket);
+    Queue& queue(Urgency urgency) { return urgency == Urgency::demand ? demand_ : prefetch_; }
+    template <typename Condition>
+    void wait_until(std::unique_lock<std::mutex>& lock, Condition&& holds);
 
     std::vector<File> files_;
     std::mutex mutex_;
     std::condition_variable queued_, ended_;
-    std::deque<Part> queue_;
-    std::map<uint64_t, Request> requests_;  // by ticket; a map, because parts point at its elements
+    Queue demand_, prefetch_;
+    std::unordered_map<uint64_t, Request> requests_;  // by ticket; parts point at its elements, which never move
     uint64_t next_ticket_ = 1;
-    size_t in_flight_ = 0;
-    Clock::time_point busy_since_;
-    Clock::duration busy_{0};
-    std::atomic<uint64_t> bytes_read_{0};
+    size_t queue_depth_;
+    size_t part_bytes_ = kPartBytes;
+    size_t parts_begun_ = 0;  // and not yet read
+    BusyClock busy_, demand_busy_;
+    Counters counters_;
     bool closed_ = false;
     std::mutex closing_;
     std::vector<std::thread> threads_;

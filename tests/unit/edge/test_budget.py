@@ -6,11 +6,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.budget import MARGIN_BYTES, MemoryPlan, format_bytes, parse_bytes, plan_memory, scratch_bytes
+from edge.budget import (
+    MARGIN_BYTES,
+    PAGE_BYTES,
+    MemoryPlan,
+    format_bytes,
+    parse_bytes,
+    plan_memory,
+    scratch_bytes,
+    state_bytes,
+)
 from edge.checkpoint.layout import ExpertLayout, Format, MatrixLayout
 from edge.config import ModelConfig
 from edge.errors import BudgetError
-from edge.state import SequenceState, state_bytes
+from edge.state import SequenceState, delta_bytes, kv_token_bytes
 
 # The geometry of Qwen3.5-397B-A17B.
 CONFIG = ModelConfig(
@@ -42,7 +51,9 @@ EXPERT = ExpertLayout(GATE, GATE, MatrixLayout(Format.Q4, 4096, 1024, 64))
 DENSE_BYTES = 5_500_000_000
 
 
-def plan(memory_bytes: int, *, context_tokens: int = 4096, chunk_tokens: int = 512) -> MemoryPlan:
+def plan(
+    memory_bytes: int, *, context_tokens: int = 4096, chunk_tokens: int | None = 512, max_sequences: int | None = None
+) -> MemoryPlan:
     return plan_memory(
         CONFIG,
         EXPERT,
@@ -51,6 +62,7 @@ def plan(memory_bytes: int, *, context_tokens: int = 4096, chunk_tokens: int = 5
         memory_bytes=memory_bytes,
         context_tokens=context_tokens,
         chunk_tokens=chunk_tokens,
+        max_sequences=max_sequences,
     )
 
 
@@ -94,11 +106,12 @@ def test_the_parts_never_exceed_the_budget(memory: int, context: int, chunk: int
     assert parts.total_bytes <= memory
     assert parts.num_slots >= CONFIG.top_k
     assert min(chunk, 16) <= parts.chunk_tokens <= chunk
-    assert parts.scratch_bytes == scratch_bytes(CONFIG, parts.chunk_tokens)
+    assert parts.scratch_bytes == scratch_bytes(CONFIG, parts.chunk_tokens, parts.num_sequences)
 
 
 def test_a_tight_budget_shortens_the_chunks_before_it_is_refused() -> None:
-    needed = plan(12_000_000_000, chunk_tokens=16).total_bytes - plan(12_000_000_000, chunk_tokens=16).expert_bytes
+    ample = plan(12_000_000_000, chunk_tokens=16, max_sequences=1)
+    needed = ample.total_bytes - ample.expert_bytes
     assert plan(needed + CONFIG.top_k * EXPERT.block_bytes, chunk_tokens=512).chunk_tokens == 16
 
 
@@ -110,11 +123,12 @@ def test_the_state_has_the_bytes_that_are_planned_for_it() -> None:
     config = dataclasses.replace(CONFIG, num_layers=4, layer_types=CONFIG.layer_types[:4])
     state = SequenceState(config, 100)
     arrays = [getattr(layer, name) for layer in state.layers for name in layer.__slots__]
-    assert sum(array.nbytes for array in arrays) == state_bytes(config, 100)
+    found = sum(array.nbytes for array in arrays)
+    assert found == delta_bytes(config) + 100 * kv_token_bytes(config)
+    assert state_bytes(config, 1, 100) == found + 2 * PAGE_BYTES  # for one layer's keys and values
 
 
 def test_the_397b_keeps_the_state_its_authors_count() -> None:
-    per_token = state_bytes(CONFIG, 2) - state_bytes(CONFIG, 1)
-    assert per_token == 2 * 30_720  # keys and values in f32, twice the fp16 figure
-    assert state_bytes(CONFIG, 1) - per_token == pytest.approx(188.7e6 + 6.6e6, rel=1e-3)
+    assert kv_token_bytes(CONFIG) == 2 * 30_720  # keys and values in f32, twice the fp16 figure
+    assert delta_bytes(CONFIG) == pytest.approx(188.7e6 + 6.6e6, rel=1e-3)
     assert MARGIN_BYTES < 10**8

@@ -121,12 +121,15 @@ def test_the_end_of_the_context_ends_a_completion(engine: Engine) -> None:
     assert engine.last.finish_reason == "length"
 
 
-def test_an_end_token_ends_a_completion_and_is_not_part_of_it(engine: Engine) -> None:
+def test_an_end_token_ends_a_completion_and_is_not_part_of_it(engine: Engine, tmp_path: Path) -> None:
     tokens = greedy(engine)
     end = tokens[7]
-    engine.config = dataclasses.replace(engine.config, eos_token_ids=(end,))
-    assert greedy(engine) == tokens[: tokens.index(end)]
-    assert engine.last.finish_reason == "stop"
+    write_random_checkpoint(tmp_path / "checkpoint", dataclasses.replace(SMALL, eos_token_ids=(end,)), tokenizer=False)
+    assert main(["convert", str(tmp_path / "checkpoint"), str(tmp_path / "pack"), "--bits", "4"]) == 0
+    ending = Engine.load(tmp_path / "pack", OPTIONS)
+    assert greedy(ending) == tokens[: tokens.index(end)]
+    assert ending.last.finish_reason == "stop"
+    ending.close()
 
 
 def test_a_seed_gives_the_same_tokens_whatever_was_cached(engine: Engine, few_slots: Engine) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edge import kernels
+from edge.batch import Segment
 from edge.checkpoint.layout import ExpertLayout, Format, MatrixLayout
 from edge.checkpoint.matrix import (
     Matrix,
@@ -159,7 +160,7 @@ class Setup:
         state = state or SequenceState(self.config, CAPACITY)
         parts, start = [], 0
         for size in cuts:
-            parts.append(self.model.logits(self.model.forward(IDS[start : start + size], state)))
+            parts.append(self.model.logits(self.model.forward([Segment(IDS[start : start + size], state)])))
             start += size
         assert start == CAPACITY == state.length
         return np.concatenate(parts)
@@ -180,7 +181,7 @@ def test_a_failed_read_leaves_a_model_that_serves_the_next_sequence(setup: Setup
     state = SequenceState(setup.config, CAPACITY)
     setup.experts.broken = (2, 4)
     with pytest.raises(StorageError):
-        setup.model.forward(IDS, state)
+        setup.model.forward([Segment(IDS, state)])
     setup.experts.broken = None
     state.reset()
     np.testing.assert_array_equal(setup.logits([CAPACITY], state), expected)
@@ -189,14 +190,15 @@ def test_a_failed_read_leaves_a_model_that_serves_the_next_sequence(setup: Setup
 def test_what_is_asked_before_each_layer_may_stop_the_pass(setup: Setup) -> None:
     asked = 0
 
-    def stop_at_second() -> None:
+    def stop_at_second() -> tuple[()]:
         nonlocal asked
         asked += 1
         if asked == 2:
             raise InterruptedError
+        return ()
 
     with pytest.raises(InterruptedError):
-        setup.model.forward(IDS, SequenceState(setup.config, CAPACITY), stop_at_second)
+        setup.model.forward([Segment(IDS, SequenceState(setup.config, CAPACITY))], stop_at_second)
     assert asked == 2
 
 
