@@ -1,25 +1,30 @@
 """From a Hugging Face checkpoint to a pack: bounded memory, resumable, nothing visible until all of it is there."""
 
-import os
 import shutil
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Self
 
-from edge.checkpoint.contents import DENSE_FILE, MANIFEST_FILE, TOKENIZER_DIR, expert_file, plan_contents
+from edge.checkpoint.assembly import (
+    check_room,
+    data_files,
+    explained_io,
+    forget_altered_files,
+    sync_file,
+    write_manifest,
+)
+from edge.checkpoint.contents import DENSE_FILE, TOKENIZER_DIR, expert_file, plan_contents
 from edge.checkpoint.disk import PackFile, file_crc
 from edge.checkpoint.encode import write_dense, write_expert_part
 from edge.checkpoint.layout import BLOCK_ALIGNMENT, VERSION, Format
-from edge.checkpoint.manifest import Manifest, TokenizerFile, dump_manifest
+from edge.checkpoint.manifest import Manifest, TokenizerFile
 from edge.checkpoint.matrix import aligned_zeros, expert_matrices
 from edge.checkpoint.names import Part, dense_tensors
 from edge.checkpoint.pack import Progress
 from edge.checkpoint.precision import check_group, precision
 from edge.checkpoint.source import Checkpoint
 from edge.checkpoint.workspace import Workspace, sync_directory
-from edge.errors import CheckpointError
 from edge.kernels import crc32c
 
 TOKENIZER_FILES = (
@@ -30,7 +35,6 @@ TOKENIZER_FILES = (
     "special_tokens_map.json",
     "generation_config.json",
 )
-MANIFEST_ROOM = 2**20  # of free space, for the manifest and the journal
 
 
 class Conversion:
@@ -45,7 +49,7 @@ class Conversion:
         self._bits, self._group, self._force = precision(bits).bits, check_group(group), force
 
     def __enter__(self) -> Self:
-        with ExitStack() as stack, _explained_io(self._out):
+        with ExitStack() as stack, explained_io(self._out):
             self._checkpoint = stack.enter_context(closing(Checkpoint(self._source)))
             self.contents = plan_contents(
                 self._checkpoint.config,
@@ -62,8 +66,8 @@ class Conversion:
                 "group": self.contents.group,
             }
             self._workspace = stack.enter_context(Workspace(self._out, key, force=self._force))
-            self._forget_altered_files()
-            self._check_room()
+            forget_altered_files(self._workspace, data_files(self.contents))
+            check_room(self._workspace, data_files(self.contents), self._out)
             self._closing = stack.pop_all()
         return self
 
@@ -102,7 +106,7 @@ class Conversion:
     def run(self, progress: Progress) -> None:
         """Do what is left to do. `progress` is given the source bytes packed since its last call."""
         path, finished = self._workspace.path, self._workspace.finished
-        with _explained_io(self._out):
+        with explained_io(self._out):
             (path / "layers").mkdir(exist_ok=True)
             if DENSE_FILE not in finished:
                 self._workspace.finish(DENSE_FILE, self._write_dense(path / DENSE_FILE, progress))
@@ -165,28 +169,7 @@ class Conversion:
             source=self._checkpoint.identity(),
             skipped=self._checkpoint.skipped,
         )
-        with (self._workspace.path / MANIFEST_FILE).open("wb") as file:
-            file.write(dump_manifest(manifest))
-            sync_file(file)
-
-    def _data_files(self) -> dict[str, int]:
-        """The files of model data with their sizes."""
-        layers = range(self.contents.config.num_layers)
-        experts = dict.fromkeys(map(expert_file, layers), self.contents.expert_file_nbytes)
-        return {DENSE_FILE: self.contents.dense_nbytes, **experts}
-
-    def _forget_altered_files(self) -> None:
-        """A file that is noted as finished but has not its size now is made again."""
-        for file, nbytes in self._data_files().items():
-            if file in self._workspace.finished and _size(self._workspace.path / file) != nbytes:
-                del self._workspace.finished[file]
-
-    def _check_room(self) -> None:
-        here = {file: _size(self._workspace.path / file) for file in self._data_files()}
-        needed = sum(nbytes - min(here[file], nbytes) for file, nbytes in self._data_files().items()) + MANIFEST_ROOM
-        free = shutil.disk_usage(self._workspace.path).free
-        if needed > free:
-            raise CheckpointError(f"{self._out} needs {needed} bytes more; {free} are free on its disk")
+        write_manifest(self._workspace, manifest)
 
     def _dense_source_bytes(self) -> int:
         return sum(self._checkpoint.dense(tensor).nbytes for tensor in dense_tensors(self.contents.config))
@@ -202,24 +185,3 @@ def model_name(source: Path) -> str:
     if directory.parent.name == "snapshots":
         return directory.parent.parent.name.rpartition("--")[2]
     return directory.name
-
-
-def sync_file(file: BinaryIO) -> None:
-    """Put a file's data on disk and let the page cache forget it."""
-    file.flush()
-    os.fsync(file.fileno())
-    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else 0
-
-
-@contextmanager
-def _explained_io(out: Path) -> Iterator[Any]:
-    """Turns what the operating system refuses into one line; what was finished stays, for the next run."""
-    try:
-        yield
-    except OSError as error:
-        where = error.filename2 or error.filename or ""
-        raise CheckpointError(f"writing {out}: {where} {error.strerror}; run again to go on") from error
