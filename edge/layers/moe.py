@@ -114,23 +114,12 @@ class SparseMoe:
     def _run_batch(self, x: NDArray[np.float32], routing: Routing, batch: Batch) -> dict[int, NDArray[np.float32]]:
         """The outputs of the experts at some positions of `routing`, for the tokens that chose them."""
         rows = [routing.rows[position] for position, _ in batch]
-        y = expert_ffn_grouped(x, rows, [block for _, block in batch], self._source.layout)
+        y = kernels.expert_ffn_grouped(x, rows, [block for _, block in batch], self._source.layout)
         outputs, begin = {}, 0
         for (position, _), chosen in zip(batch, rows, strict=True):
             outputs[position] = y[begin : begin + len(chosen)]
             begin += len(chosen)
         return outputs
-
-
-def expert_ffn_grouped(
-    x: NDArray[np.float32], rows: Sequence[NDArray[np.int32]], blocks: Sequence[NDArray[np.uint8]], layout: ExpertLayout
-) -> NDArray[np.float32]:
-    """Several experts, each for its own rows of x: f32[sum of len(rows), H], expert after expert."""
-    if len(x) == 1:
-        return kernels.expert_ffn_many(x, blocks, layout)
-    return np.concatenate(
-        [kernels.expert_ffn(x[some], block, layout) for some, block in zip(rows, blocks, strict=True)]
-    )
 
 
 def group_by_expert(chosen: NDArray[np.int32], shares: NDArray[np.float32]) -> Routing:

@@ -210,3 +210,36 @@ def oracle_logits(model: transformers.PreTrainedModel, ids: Sequence[int]) -> ND
     """What transformers says: f32[T, vocab] of all positions of a sequence."""
     with torch.no_grad():
         return np.asarray(model(input_ids=torch.tensor([list(ids)]), use_cache=False).logits[0].float().numpy())
+
+
+NEAR_TIE = 4e-4  # between logits of a router: some times what rounding of activations does to them
+
+
+def clear_prompt(model: transformers.PreTrainedModel, vocab_size: int, length: int) -> list[int]:
+    """Random token ids over which no router of `model` is near a tie between experts that it takes and leaves.
+
+    There rounding decides which expert runs, and another expert changes more than the errors that tests look for.
+    """
+    rng = np.random.default_rng(17)
+    ids: list[int] = rng.integers(0, vocab_size, length).tolist()
+    while len(tied := np.flatnonzero(router_margins(model, ids) < NEAR_TIE)) > 0:
+        ids[tied[0]] = int(rng.integers(vocab_size))
+    return ids
+
+
+def router_margins(model: transformers.PreTrainedModel, ids: Sequence[int]) -> NDArray[np.float32]:
+    """The least difference, over all layers, between the last logit chosen and the first one left: f32[T]."""
+    margins = np.full(len(ids), np.inf, np.float32)
+
+    def note(router: torch.nn.Module, _: object, output: tuple[torch.Tensor, ...]) -> None:
+        falling = output[0].float().sort(dim=-1, descending=True).values.numpy()
+        top_k = int(router.top_k)
+        if top_k < falling.shape[1]:
+            np.minimum(margins, falling[:, top_k - 1] - falling[:, top_k], out=margins)
+
+    routers = [module for name, module in model.named_modules() if name.endswith("mlp.gate")]
+    hooks = [router.register_forward_hook(note) for router in routers]
+    oracle_logits(model, ids)
+    for hook in hooks:
+        hook.remove()
+    return margins

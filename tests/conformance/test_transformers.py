@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edge.cli import main
 from edge.engine import Engine, EngineOptions
 from edge.sampler import SamplingParams
-from tests.conformance.checkpoints import Checkpoint, load, oracle_logits
+from tests.conformance.checkpoints import Checkpoint, clear_prompt, load, oracle_logits
 
 NUM_TOKENS = 300
 LENGTHS = (1, 2, 7, 64, 65)
@@ -39,8 +39,7 @@ def packed(request: pytest.FixtureRequest, checkpoint: Checkpoint, tmp_path_fact
     if bits != 16:
         assert main(["export", str(work / "pack"), str(work / "exported")]) == 0
         oracle = load(work / "exported")
-    ids = np.random.default_rng(17).integers(0, checkpoint.vocab_size, NUM_TOKENS).tolist()
-    return Packed(work / "pack", bits, oracle, ids)
+    return Packed(work / "pack", bits, oracle, clear_prompt(oracle, checkpoint.vocab_size, NUM_TOKENS))
 
 
 @pytest.fixture(scope="module")

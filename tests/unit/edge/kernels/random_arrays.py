@@ -4,7 +4,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from edge.checkpoint.layout import ExpertLayout, Format, MatrixLayout
-from edge.checkpoint.matrix import Matrix, aligned_zeros, biases, codes, empty_matrix, expert_matrices, float_rows, scales
+from edge.checkpoint.matrix import (
+    Matrix,
+    aligned_zeros,
+    biases,
+    codes,
+    empty_matrix,
+    expert_matrices,
+    float_rows,
+    scales,
+)
 
 Floats = NDArray[np.float32]
 

@@ -104,4 +104,3 @@ def test_a_fault_in_one_weight_is_seen(form: Format, random: Random) -> None:
         changed = np.flatnonzero((kernels.matmul(x, w) != before).any(axis=0))
         assert len(changed) == 1
         part[...] = kept
-
