@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from edge.checkpoint.contents import Contents
-from edge.profiling import ATTENTION, DELTANET, HEAD, OTHER, ROUTER, SHARED_EXPERT
+from edge.profiling import ATTENTION, DELTANET, HEAD, MLP, OTHER, ROUTER, SHARED_EXPERT
 
 EMBEDDING, LM_HEAD = "embed_tokens", "lm_head"
 # A piece of a dense tensor's name says what kind of work reads it; the first that is found decides.
@@ -13,6 +13,7 @@ _KINDS = {
     "linear_attn.": DELTANET,
     "mlp.shared_expert": SHARED_EXPERT,
     "mlp.gate.": ROUTER,
+    "mlp.": MLP,
     LM_HEAD: HEAD,
 }
 

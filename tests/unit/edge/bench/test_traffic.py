@@ -9,7 +9,7 @@ from edge.bench.traffic import Weights, kind_of, weights
 from edge.checkpoint.pack import Pack
 from edge.checkpoint.random_model import SMALL, write_random_checkpoint
 from edge.cli import main
-from edge.profiling import ATTENTION, DELTANET, HEAD, OTHER, ROUTER, SHARED_EXPERT
+from edge.profiling import ATTENTION, DELTANET, HEAD, MLP, OTHER, ROUTER, SHARED_EXPERT
 
 
 def sizes(work: Path, *, tied: bool) -> tuple[Pack, Weights]:
@@ -30,7 +30,7 @@ def sizes(work: Path, *, tied: bool) -> tuple[Pack, Weights]:
         ("layers.0.mlp.shared_expert_gate", SHARED_EXPERT),
         ("lm_head", HEAD),
         ("layers.0.input_layernorm", OTHER),
-        ("layers.0.mlp.gate_proj", OTHER),  # of a dense model: no router
+        ("layers.0.mlp.gate_proj", MLP),  # of a dense model: no router
     ],
 )
 def test_a_name_says_what_reads_the_tensor(name: str, kind: str) -> None:
