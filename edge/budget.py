@@ -14,8 +14,7 @@ PAGE_BYTES = 4096
 MIN_CHUNK_TOKENS = 16
 DEFAULT_CHUNK_TOKENS = 512
 MAX_CHUNK_TOKENS = 4096
-# More at once would help throughput, but each would wait longer for its tokens.
-MAX_SEQUENCES = 8
+MAX_SEQUENCES = 8  # of the planner's own choice: with more, each waits longer for its tokens
 # Logits of several positions are made this much at a time: one position of a vocabulary of 248,320 is 1 MB.
 LOGITS_BLOCK_BYTES = 16 * 1024**2
 # Interpreter objects, thread stacks, allocator slack.
@@ -84,58 +83,33 @@ def plan_memory(
     max_sequences: int | None = None,
     prefix_bytes: int = 0,
 ) -> MemoryPlan:
-    """Share `memory_bytes` out.
+    """Share `memory_bytes` out; what is not wished for (None) is chosen by the rules of `_Room`.
 
-    What is left after the process, the dense weights and the prefixes is the room for states, scratch and experts.
-    Without a wish (None) the states of all places take at most an eighth of it, and so does the scratch of a chunk,
-    unless every expert fits beside them: reading experts again costs more than waiting a little for a place, and a
-    chunk reads nearly all experts of each layer however short it is. A tight budget shortens the chunks, wished for or
-    not, before it is refused.
+    A tight budget shortens the chunks of a prompt, wished for or not, before it is refused.
 
     Raises BudgetError, with the least that would do, if not even one token's experts of one layer fit.
     """
-    fixed = baseline_bytes + dense_bytes + prefix_bytes + MARGIN_BYTES
-    room = memory_bytes - fixed
-    least_experts = config.top_k * layout.block_bytes
-    all_experts = config.num_layers * config.num_experts * layout.block_bytes
+    room = _Room(
+        config, layout, context_tokens, memory_bytes - baseline_bytes - dense_bytes - prefix_bytes - MARGIN_BYTES
+    )
     least_chunk = min(chunk_tokens or MIN_CHUNK_TOKENS, MIN_CHUNK_TOKENS)
-
-    def fits(num_sequences: int, chunk: int) -> bool:
-        needed = state_bytes(config, num_sequences, context_tokens) + scratch_bytes(config, chunk, num_sequences)
-        return needed + least_experts <= room
-
-    def is_cheap(part: int, others: int) -> bool:
-        return part <= room // 8 or part + others + all_experts <= room
-
-    num_sequences = max_sequences or 1
-    if not fits(num_sequences, least_chunk):
+    if not room.fits(max_sequences or 1, least_chunk):
         quote = least_memory_bytes(
-            config, layout, dense_bytes + prefix_bytes, baseline_bytes, context_tokens, least_chunk, num_sequences
+            config, layout, dense_bytes + prefix_bytes, baseline_bytes, context_tokens, least_chunk, max_sequences or 1
         )
-        several = f", {num_sequences} at a time" if num_sequences > 1 else ""
+        together = f", {max_sequences} at a time" if max_sequences else ""
         raise BudgetError(
-            f"needs at least {format_bytes(quote)} for this model with a context of {context_tokens}{several}; "
+            f"needs at least {format_bytes(quote)} for this model with a context of {context_tokens}{together}; "
             f"--memory says {format_bytes(memory_bytes)}; lower --context or raise --memory"
         )
-    if max_sequences is None:
-        for number in range(2, MAX_SEQUENCES + 1):
-            part = state_bytes(config, number, context_tokens)
-            if fits(number, least_chunk) and is_cheap(part, scratch_bytes(config, DEFAULT_CHUNK_TOKENS, number)):
-                num_sequences = number
+    num_sequences = max_sequences or room.sensible_sequences(least_chunk)
+    chunk = room.shortened(chunk_tokens or DEFAULT_CHUNK_TOKENS, least_chunk, num_sequences)
+    if chunk_tokens is None:
+        chunk = room.lengthened(chunk, num_sequences)
     states = state_bytes(config, num_sequences, context_tokens)
-    chunk = chunk_tokens or DEFAULT_CHUNK_TOKENS
-    while not fits(num_sequences, chunk):
-        chunk = max(least_chunk, chunk // 2)
-    while (
-        chunk_tokens is None
-        and chunk < min(MAX_CHUNK_TOKENS, context_tokens)
-        and is_cheap(scratch_bytes(config, 2 * chunk, num_sequences), states)
-        and fits(num_sequences, 2 * chunk)
-    ):
-        chunk *= 2
     scratch = scratch_bytes(config, chunk, num_sequences)
     num_experts = config.num_layers * config.num_experts
-    num_slots = min((room - states - scratch) // layout.block_bytes, most_slots or num_experts, num_experts)
+    num_slots = min((room.size - states - scratch) // layout.block_bytes, most_slots or num_experts, num_experts)
     return MemoryPlan(
         baseline_bytes=baseline_bytes,
         dense_bytes=dense_bytes,
@@ -148,6 +122,66 @@ def plan_memory(
         num_sequences=num_sequences,
         kv_tokens=pool_tokens(num_sequences, context_tokens),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Room:
+    """What is left for states, scratch and experts, and how to divide it.
+
+    An expert that gives way to a state or to scratch is read from disk again and again. So the states of all places
+    may take an eighth of the room, and so may the scratch of a chunk; more only if every expert fits beside them. An
+    eighth fewer experts costs a single request at most an eighth of its speed. A place more lets another request share
+    each read, and a chunk twice as long halves the reads of a long prompt: beyond about 100 tokens a chunk reads nearly
+    all experts of each layer however short it is.
+    """
+
+    config: ModelConfig
+    layout: ExpertLayout
+    context_tokens: int
+    size: int  # bytes
+
+    def fits(self, num_sequences: int, chunk_tokens: int) -> bool:
+        """Whether there is room beside them for one token's experts of one layer."""
+        experts = self.config.top_k * self.layout.block_bytes
+        return self._states(num_sequences) + self._scratch(chunk_tokens, num_sequences) + experts <= self.size
+
+    def sensible_sequences(self, least_chunk: int) -> int:
+        """How many places there should be."""
+        number = 1
+        while (
+            number < MAX_SEQUENCES
+            and self.fits(number + 1, least_chunk)
+            and self._is_cheap(self._states(number + 1), self._scratch(DEFAULT_CHUNK_TOKENS, number + 1))
+        ):
+            number += 1
+        return number
+
+    def shortened(self, chunk_tokens: int, least_chunk: int, num_sequences: int) -> int:
+        """A chunk that fits: halved until it does."""
+        while not self.fits(num_sequences, chunk_tokens):
+            chunk_tokens = max(least_chunk, chunk_tokens // 2)
+        return chunk_tokens
+
+    def lengthened(self, chunk_tokens: int, num_sequences: int) -> int:
+        """A chunk as long as is worth its scratch: doubled as long as that is cheap."""
+        most = min(MAX_CHUNK_TOKENS, self.context_tokens)
+        while (
+            chunk_tokens < most
+            and self.fits(num_sequences, 2 * chunk_tokens)
+            and self._is_cheap(self._scratch(2 * chunk_tokens, num_sequences), self._states(num_sequences))
+        ):
+            chunk_tokens *= 2
+        return chunk_tokens
+
+    def _is_cheap(self, part: int, others: int) -> bool:
+        all_experts = self.config.num_layers * self.config.num_experts * self.layout.block_bytes
+        return part <= self.size // 8 or part + others + all_experts <= self.size
+
+    def _states(self, num_sequences: int) -> int:
+        return state_bytes(self.config, num_sequences, self.context_tokens)
+
+    def _scratch(self, chunk_tokens: int, num_sequences: int) -> int:
+        return scratch_bytes(self.config, chunk_tokens, num_sequences)
 
 
 def least_memory_bytes(

@@ -2,55 +2,74 @@
 
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, get_type_hints
 
 from edge.errors import CheckpointError
 
 FULL_ATTENTION = "full_attention"
 LINEAR_ATTENTION = "linear_attention"
+QWEN3, QWEN3_MOE, QWEN3_NEXT = "qwen3", "qwen3_moe", "qwen3_next"
+QWEN3_5, QWEN3_5_MOE = "qwen3_5_text", "qwen3_5_moe_text"
+FAMILIES = (QWEN3, QWEN3_MOE, QWEN3_NEXT, QWEN3_5, QWEN3_5_MOE)
 MAX_COUNT = 2**31  # of anything: a damaged file must not send arithmetic out of range
 
 
-@dataclass(frozen=True, slots=True)
-class ModelConfig:
-    """Geometry and constants of a Qwen3.5-MoE text model. A field out of range raises CheckpointError naming it."""
+# Fields of which all are above 0 in a model that has such layers, and may be 0 in one that has none.
+LINEAR_FIELDS = ("num_key_heads", "num_value_heads", "key_head_dim", "value_head_dim", "conv_width")
+EXPERT_FIELDS = ("num_experts", "top_k", "expert_size")
+OPTIONAL_FIELDS = (*LINEAR_FIELDS, *EXPERT_FIELDS, "shared_expert_size", "mlp_size")
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """Geometry and constants of a text model. A field out of range raises CheckpointError naming it.
+
+    A field's default is what it was before there was a choice: packs that do not say it are read.
+    """
+
+    family: str = QWEN3_5_MOE  # Hugging Face's model_type: how checkpoints name and arrange the same weights
     hidden_size: int
     num_layers: int
     vocab_size: int
     layer_types: tuple[str, ...]  # one per layer: FULL_ATTENTION or LINEAR_ATTENTION
     rms_norm_eps: float
+    norm_plus_one: bool = True  # norms multiply by 1 + weight; else by the weight. Not the norm inside a DeltaNet
     # Full attention.
     num_attention_heads: int
     num_kv_heads: int
     head_dim: int
     rotary_dim: int  # the first dimensions of a head, which rotate
     rope_theta: float
-    # Linear attention (Gated DeltaNet).
-    num_key_heads: int
-    num_value_heads: int
-    key_head_dim: int
-    value_head_dim: int
-    conv_width: int
-    # Mixture of experts.
-    num_experts: int
-    top_k: int  # experts per token
-    expert_size: int  # rows of gate and up
-    shared_expert_size: int
+    attention_gate: bool = True  # q_proj yields per head a query and a gate for the output
+    # Linear attention (Gated DeltaNet); 0 in a model without.
+    num_key_heads: int = 0
+    num_value_heads: int = 0
+    key_head_dim: int = 0
+    value_head_dim: int = 0
+    conv_width: int = 0
+    # Mixture of experts in every layer, or (num_experts 0) one plain MLP.
+    num_experts: int = 0
+    top_k: int = 0  # experts per token
+    expert_size: int = 0  # rows of gate and up
+    norm_topk: bool = True  # the shares of the chosen experts are scaled to a sum of 1
+    shared_expert_size: int = 0  # 0: there is none
+    mlp_size: int = 0  # rows of the plain MLP's gate and up
     tie_embeddings: bool  # lm_head is embed_tokens
     max_positions: int
     eos_token_ids: tuple[int, ...]
 
     def __post_init__(self) -> None:
+        if self.family not in FAMILIES:
+            raise CheckpointError(f"family is {self.family!r}; known: {', '.join(FAMILIES)}")
         for field, kind in get_type_hints(type(self)).items():
             most = {int: MAX_COUNT, float: sys.float_info.max}.get(kind)
-            if most is not None and not 0 < getattr(self, field) <= most:
-                raise CheckpointError(f"{field} is {getattr(self, field)}; must be above 0 and at most {most}")
+            value = getattr(self, field)
+            if most is not None and not (0 < value <= most or (field in OPTIONAL_FIELDS and value == 0)):
+                raise CheckpointError(f"{field} is {value}; must be above 0 and at most {most}")
         self._check_layers()
+        self._check_feed_forward()
         _check_multiple(self, "num_attention_heads", "num_kv_heads")
-        _check_multiple(self, "num_value_heads", "num_key_heads")
-        _check_at_most(self, "top_k", "num_experts")
         _check_at_most(self, "rotary_dim", "head_dim")
         if self.rotary_dim % 2:
             raise CheckpointError(f"rotary_dim is {self.rotary_dim}; must be even, dimensions rotate in pairs")
@@ -63,6 +82,20 @@ class ModelConfig:
             raise CheckpointError(f"layer_types has {len(self.layer_types)} entries for {self.num_layers} layers")
         if unknown := set(self.layer_types) - {FULL_ATTENTION, LINEAR_ATTENTION}:
             raise CheckpointError(f"layer_types holds {sorted(unknown)}; known: {FULL_ATTENTION}, {LINEAR_ATTENTION}")
+        if LINEAR_ATTENTION in self.layer_types:
+            _check_present(self, LINEAR_FIELDS, "layer_types has linear attention")
+            _check_multiple(self, "num_value_heads", "num_key_heads")
+
+    def _check_feed_forward(self) -> None:
+        if self.num_experts:
+            _check_present(self, EXPERT_FIELDS, "num_experts is above 0")
+            _check_at_most(self, "top_k", "num_experts")
+            if self.mlp_size:
+                raise CheckpointError(f"mlp_size is {self.mlp_size}; must be 0 in a model with experts")
+        else:
+            _check_present(self, ("mlp_size",), "num_experts is 0")
+            if self.top_k or self.expert_size or self.shared_expert_size:
+                raise CheckpointError("num_experts is 0; so must be top_k, expert_size and shared_expert_size")
 
     @classmethod
     def from_hf(cls, config: Mapping[str, Any], generation: Mapping[str, Any] | None = None) -> "ModelConfig":
@@ -82,19 +115,19 @@ class ModelConfig:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "ModelConfig":
         """The reverse of to_json. Raises CheckpointError naming unknown, missing or mistyped fields."""
-        names = {field.name for field in fields(cls)}
-        if values.keys() != names:
-            unknown, missing = sorted(values.keys() - names), sorted(names - values.keys())
-            raise CheckpointError(f"config: unknown fields {unknown}, missing fields {missing}")
         kinds = get_type_hints(cls)
-        return cls(**{name: _typed(name, values[name], kinds[name]) for name in names})
+        needed = {field.name for field in fields(cls) if field.default is MISSING}
+        unknown, missing = sorted(values.keys() - kinds.keys()), sorted(needed - values.keys())
+        if unknown or missing:
+            raise CheckpointError(f"config: unknown fields {unknown}, missing fields {missing}")
+        return cls(**{name: _typed(name, value, kinds[name]) for name, value in values.items()})
 
 
 def _typed(name: str, value: Any, kind: Any) -> Any:
     # bool is an int to isinstance, so types are compared exactly; JSON writes a whole float as an int.
     if kind is float and type(value) is int and abs(value) <= sys.float_info.max:
         return float(value)
-    if kind in (int, float, bool):
+    if kind in (int, float, bool, str):
         valid = type(value) is kind
     else:
         item = str if kind == tuple[str, ...] else int
@@ -102,6 +135,12 @@ def _typed(name: str, value: Any, kind: Any) -> Any:
     if not valid:
         raise CheckpointError(f"config: {name} is {value!r}; must be {getattr(kind, '__name__', kind)}")
     return tuple(value) if type(value) is list else value
+
+
+def _check_present(config: ModelConfig, names: tuple[str, ...], why: str) -> None:
+    for name in names:
+        if not getattr(config, name):
+            raise CheckpointError(f"{name} is 0; must be above 0: {why}")
 
 
 def _check_multiple(config: ModelConfig, many: str, few: str) -> None:

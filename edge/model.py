@@ -15,9 +15,10 @@ from edge.config import ModelConfig
 from edge.layers.attention import Attention
 from edge.layers.deltanet import GatedDeltaNet
 from edge.layers.embedding import embed
+from edge.layers.mlp import GatedMlp
 from edge.layers.moe import ExpertSource, SparseMoe
 from edge.layers.weights import Tensor, Weights
-from edge.profiling import ATTENTION, DELTANET, HEAD, UNTIMED, Watch
+from edge.profiling import ATTENTION, DELTANET, HEAD, MLP, UNTIMED, Watch
 
 BeforeLayer = Callable[[], Collection[int]]
 
@@ -28,10 +29,12 @@ def nobody() -> Collection[int]:
 
 
 class DecoderLayer:
-    """Token mixer and mixture of experts, each on a normalised input and added to the residual stream."""
+    """Token mixer and feed-forward part, each on a normalised input and added to the residual stream."""
 
-    def __init__(self, config: ModelConfig, index: int, weights: Weights, source: ExpertSource, watch: Watch) -> None:
-        self._eps = config.rms_norm_eps
+    def __init__(
+        self, config: ModelConfig, index: int, weights: Weights, source: ExpertSource | None, watch: Watch
+    ) -> None:
+        self._eps, self._plus_one = config.rms_norm_eps, config.norm_plus_one
         self._input_norm = weights.vector("input_layernorm", config.hidden_size)
         self._post_norm = weights.vector("post_attention_layernorm", config.hidden_size)
         self._mixer: Attention | GatedDeltaNet
@@ -41,7 +44,13 @@ class DecoderLayer:
         else:
             self._mixer = GatedDeltaNet(config, index, weights.under("linear_attn"))
             self._mixing = watch.span(DELTANET)
-        self._moe = SparseMoe(config, index, weights.under("mlp"), source, watch)
+        self._mlp: GatedMlp | None = None
+        self._moe: SparseMoe | None = None
+        if source is None:
+            self._mlp = GatedMlp(config.hidden_size, config.mlp_size, weights.under("mlp"))
+        else:
+            self._moe = SparseMoe(config, index, weights.under("mlp"), source, watch)
+        self._in_mlp = watch.span(MLP)
 
     def forward(self, batch: Batch) -> None:
         """Move the residual stream of `batch` on, in place; sequences whose experts cannot be read leave it."""
@@ -50,20 +59,25 @@ class DecoderLayer:
             rows = x[block.rows]
             with self._mixing:
                 rows += self._mixer.forward(self._normalise(rows, self._input_norm), block)
-        y, failed = self._moe.forward(self._normalise(x, self._post_norm), is_scan=batch.has_prompt)
-        x += y
-        batch.fail(failed)
+            if self._mlp is not None:
+                with self._in_mlp:
+                    rows += self._mlp.forward(self._normalise(rows, self._post_norm))
+        if self._moe is not None:  # all rows at once, so that each expert is read once
+            y, failed = self._moe.forward(self._normalise(x, self._post_norm), is_scan=batch.has_prompt)
+            x += y
+            batch.fail(failed)
 
     def _normalise(self, x: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float32]:
-        return kernels.rms_norm(x, weight, self._eps, plus_one=True)
+        return kernels.rms_norm(x, weight, self._eps, self._plus_one)
 
 
 class Model:
     """The text model. Not thread-safe."""
 
     def __init__(
-        self, config: ModelConfig, tensors: Mapping[str, Tensor], source: ExpertSource, watch: Watch = UNTIMED
+        self, config: ModelConfig, tensors: Mapping[str, Tensor], source: ExpertSource | None, watch: Watch = UNTIMED
     ) -> None:
+        """`source` is None for a model without experts."""
         self._config = config
         self._in_head = watch.span(HEAD)
         weights = Weights(tensors)
@@ -108,5 +122,5 @@ class Model:
     def logits(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """f32[T, vocab] of hidden states f32[T, H] as `forward` returns them."""
         with self._in_head:
-            normal = kernels.rms_norm(x, self._norm, self._config.rms_norm_eps, plus_one=True)
+            normal = kernels.rms_norm(x, self._norm, self._config.rms_norm_eps, self._config.norm_plus_one)
             return kernels.matmul(normal, self._head)

@@ -8,12 +8,13 @@ from typing import Protocol, TypeVar
 DISK_WAIT = "disk_wait"  # nothing to compute until a read ends
 EXPERTS = "experts"
 SHARED_EXPERT = "shared_expert"
+MLP = "mlp"  # of a model without experts
 ATTENTION = "attention"
 DELTANET = "deltanet"
 HEAD = "head"
 ROUTER = "router"
 OTHER = "other"  # whatever no span covers: Python, norms, sampling, the embedding
-KINDS = (DISK_WAIT, EXPERTS, SHARED_EXPERT, ATTENTION, DELTANET, HEAD, ROUTER, OTHER)
+KINDS = (DISK_WAIT, EXPERTS, SHARED_EXPERT, MLP, ATTENTION, DELTANET, HEAD, ROUTER, OTHER)
 
 Span = AbstractContextManager[None]
 _T = TypeVar("_T")

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from edge.checkpoint.hf_keys import NESTED, NESTED_KEYS, ROPE_KEYS, TEXT, TEXT_KEYS, Field, Only, Rule
+from edge.checkpoint.hf_keys import FAMILIES, NESTED, NESTED_KEYS, Alias, Field, Only, Rule
 from edge.checkpoint.layout import Format
 from edge.config import FULL_ATTENTION, LINEAR_ATTENTION, MAX_COUNT, ModelConfig
 from edge.errors import CheckpointError
@@ -29,19 +29,25 @@ class _Reading:
         self._problems: list[str] = []
         self._generation = generation
         self._top = config
-        self._text: Mapping[str, Any] = config
-        if config.get("model_type") == NESTED:
+        self._where = ""
+        model_type = config.get("model_type")
+        known = [*FAMILIES, *NESTED]
+        if not isinstance(model_type, str) or model_type not in known:
+            raise CheckpointError(f"config.json: model_type is {model_type!r}; supported: {', '.join(sorted(known))}")
+        self._family = FAMILIES[NESTED.get(model_type, model_type)]
+        text = config
+        if model_type in NESTED:
             self._check(config, NESTED_KEYS, "")
-            self._text = self._section(config, "text_config")
-        elif config.get("model_type") != TEXT:
-            raise CheckpointError(f"config.json: model_type is {config.get('model_type')!r}; known: {NESTED}, {TEXT}")
+            text, self._where = self._section(config, "text_config"), "text_config."
+        self._text = self._without_aliases(text)
 
     def fields(self) -> dict[str, Any]:
-        where = "text_config." if self._text is not self._top else ""
-        self._check(self._text, TEXT_KEYS, where)
-        values = {
+        where, family = self._where, self._family
+        self._check(self._text, {**family.keys, "model_type": Only((family.model_type,))}, where)
+        values = {"family": family.model_type, **family.fixed}
+        values |= {
             rule.name: self._number(self._text, key, rule.kind, where)
-            for key, rule in TEXT_KEYS.items()
+            for key, rule in family.keys.items()
             if isinstance(rule, Field)
         }
         values["layer_types"] = self._layer_types(values["num_layers"])
@@ -51,6 +57,17 @@ class _Reading:
         if self._problems:
             raise CheckpointError("config.json: " + "; ".join(self._problems))
         return values
+
+    def _without_aliases(self, text: Mapping[str, Any]) -> dict[str, Any]:
+        """The text part with every key in its first spelling."""
+        plain: dict[str, Any] = {}
+        for key, value in text.items():
+            rule = self._family.keys.get(key)
+            name = rule.key if isinstance(rule, Alias) else key
+            if name != key and name in text:
+                self._problems.append(f"{self._where}{key} and {name} name the same number")
+            plain[name] = value
+        return plain
 
     def _check(self, section: Mapping[str, Any], rules: Mapping[str, Rule], where: str) -> None:
         for key, value in section.items():
@@ -88,27 +105,32 @@ class _Reading:
                 return tuple(types)
             self._problems.append(f"layer_types is {types!r}; must be a list of strings")
             return ()
+        if num_layers > MAX_LAYERS:
+            self._problems.append(f"num_hidden_layers is {num_layers}; at most {MAX_LAYERS}")
+            return ()
+        if not self._family.is_hybrid:
+            return (FULL_ATTENTION,) * num_layers
         if self._text.get("full_attention_interval") is None:
             self._problems.append("missing key layer_types (or full_attention_interval)")
             return ()
         interval = max(1, self._number(self._text, "full_attention_interval", int, ""))
-        if num_layers > MAX_LAYERS:
-            self._problems.append(f"num_hidden_layers is {num_layers}; at most {MAX_LAYERS}")
-            return ()
         return tuple(LINEAR_ATTENTION if (i + 1) % interval else FULL_ATTENTION for i in range(num_layers))
 
     def _rope(self, head_dim: int) -> tuple[int, float]:
         """Rotary dimensions and theta, from rope_parameters or, before transformers 5, from keys beside it."""
         nested = next((key for key in ("rope_parameters", "rope_scaling") if self._text.get(key) is not None), None)
         rope = dict(self._section(self._text, nested)) if nested else {}
-        self._check(rope, ROPE_KEYS, f"{nested}.")
+        self._check(rope, self._family.rope_keys, f"{nested}.")
         beside = {key: self._text[key] for key in ("rope_theta", "partial_rotary_factor") if key in self._text}
         rope = beside | rope
+        theta: float = self._number(rope, "rope_theta", float, "rope_parameters.")
+        if not self._family.is_hybrid:
+            return head_dim, theta
         factor = self._number(rope, "partial_rotary_factor", float, "rope_parameters.")
         if not 0 < factor <= 1:  # NaN too
             self._problems.append(f"rope_parameters.partial_rotary_factor is {factor}; must be in 0..1")
             factor = 1.0
-        return int(head_dim * factor), self._number(rope, "rope_theta", float, "rope_parameters.")
+        return int(head_dim * factor), theta
 
     def _tie(self) -> bool:
         # The outer key decides where both stand: that is the one transformers obeys for the nested type.
@@ -133,23 +155,27 @@ class _Reading:
 
 def write_config(config: ModelConfig, form: str) -> dict[str, Any]:
     """A config.json of the text type that says `config`; `form` is the dtype's name there, such as bfloat16."""
-    values = {key: getattr(config, rule.name) for key, rule in TEXT_KEYS.items() if isinstance(rule, Field)}
-    factor = config.rotary_dim / config.head_dim
-    while int(config.head_dim * factor) < config.rotary_dim:  # a factor that rounding took just below
-        factor = math.nextafter(factor, 2)
+    family = FAMILIES[config.family]
+    values = {key: getattr(config, rule.name) for key, rule in family.keys.items() if isinstance(rule, Field)}
+    rope: dict[str, Any] = {"rope_type": "default", "rope_theta": config.rope_theta}
+    if family.is_hybrid:
+        rope["partial_rotary_factor"] = _rotary_factor(config)
     return {
-        "architectures": ["Qwen3_5MoeForCausalLM"],
-        "model_type": TEXT,
+        "architectures": [family.architecture],
+        "model_type": family.model_type,
         "dtype": form,
         "hidden_act": "silu",
         "attention_bias": False,
         **values,
         "layer_types": list(config.layer_types),
-        "rope_parameters": {
-            "rope_type": "default",
-            "rope_theta": config.rope_theta,
-            "partial_rotary_factor": factor,
-        },
+        "rope_parameters": rope,
         "tie_word_embeddings": config.tie_embeddings,
         "eos_token_id": list(config.eos_token_ids) or None,
     }
+
+
+def _rotary_factor(config: ModelConfig) -> float:
+    factor = config.rotary_dim / config.head_dim
+    while int(config.head_dim * factor) < config.rotary_dim:  # a factor that rounding took just below
+        factor = math.nextafter(factor, 2)
+    return factor

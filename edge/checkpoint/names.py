@@ -1,10 +1,11 @@
-"""Names and shapes of every tensor of a Qwen3.5-MoE model: here without prefix, there as checkpoints write them."""
+"""Names and shapes of every tensor of a model: here without prefix, there as its family's checkpoints write them."""
 
 import enum
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 
-from edge.config import FULL_ATTENTION, ModelConfig
+from edge.config import FULL_ATTENTION, QWEN3_NEXT, ModelConfig
 from edge.errors import CheckpointError
 
 PREFIXES = ("model.language_model.", "model.")  # the nested type's, the text type's
@@ -22,13 +23,17 @@ class Role(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class DenseTensor:
-    """A tensor outside the routed experts. `source` is its name below the prefix, in `source_shape`."""
+    """A tensor outside the routed experts. `source` is its name below the prefix, in `source_shape`.
+
+    `runs`: its rows in the source, for one of several that a checkpoint keeps in one tensor; () for all of them.
+    """
 
     name: str
     source: str
     role: Role
     shape: tuple[int, ...]
     source_shape: tuple[int, ...]
+    runs: tuple[range, ...] = ()
 
 
 def dense_tensors(config: ModelConfig) -> tuple[DenseTensor, ...]:
@@ -44,7 +49,7 @@ def _dense(config: ModelConfig) -> Iterator[DenseTensor]:
         yield _weight(prefix + "input_layernorm", Role.VECTOR, hidden)
         yield from (_attention if kind == FULL_ATTENTION else _deltanet)(config, prefix)
         yield _weight(prefix + "post_attention_layernorm", Role.VECTOR, hidden)
-        yield from _shared_expert(config, prefix + "mlp.")
+        yield from (_router_and_shared_expert if config.num_experts else _mlp)(config, prefix + "mlp.")
     yield _weight("norm", Role.VECTOR, hidden)
     if not config.tie_embeddings:
         yield _weight("lm_head", Role.QUANTIZED, vocab, hidden)
@@ -54,7 +59,8 @@ def _attention(config: ModelConfig, prefix: str) -> Iterator[DenseTensor]:
     prefix += "self_attn."
     hidden, head_dim = config.hidden_size, config.head_dim
     query, kv = config.num_attention_heads * head_dim, config.num_kv_heads * head_dim
-    yield _weight(prefix + "q_proj", Role.QUANTIZED, 2 * query, hidden)  # per head: query, then gate
+    gated = 2 if config.attention_gate else 1  # per head: query, then gate
+    yield _weight(prefix + "q_proj", Role.QUANTIZED, gated * query, hidden)
     yield _weight(prefix + "k_proj", Role.QUANTIZED, kv, hidden)
     yield _weight(prefix + "v_proj", Role.QUANTIZED, kv, hidden)
     yield _weight(prefix + "o_proj", Role.QUANTIZED, hidden, query)
@@ -67,10 +73,13 @@ def _deltanet(config: ModelConfig, prefix: str) -> Iterator[DenseTensor]:
     hidden, heads = config.hidden_size, config.num_value_heads
     value = heads * config.value_head_dim
     channels = 2 * config.num_key_heads * config.key_head_dim + value
-    yield _weight(prefix + "in_proj_qkv", Role.QUANTIZED, channels, hidden)
-    yield _weight(prefix + "in_proj_z", Role.QUANTIZED, value, hidden)
-    yield _weight(prefix + "in_proj_b", Role.KEPT, heads, hidden)
-    yield _weight(prefix + "in_proj_a", Role.KEPT, heads, hidden)
+    if config.family == QWEN3_NEXT:
+        yield from _fused_projections(config, prefix)
+    else:
+        yield _weight(prefix + "in_proj_qkv", Role.QUANTIZED, channels, hidden)
+        yield _weight(prefix + "in_proj_z", Role.QUANTIZED, value, hidden)
+        yield _weight(prefix + "in_proj_b", Role.KEPT, heads, hidden)
+        yield _weight(prefix + "in_proj_a", Role.KEPT, heads, hidden)
     width = config.conv_width
     conv = prefix + "conv1d"
     yield DenseTensor(conv, conv + ".weight", Role.VECTOR, (channels, width), (channels, 1, width))
@@ -80,13 +89,47 @@ def _deltanet(config: ModelConfig, prefix: str) -> Iterator[DenseTensor]:
     yield _weight(prefix + "out_proj", Role.QUANTIZED, hidden, value)
 
 
-def _shared_expert(config: ModelConfig, prefix: str) -> Iterator[DenseTensor]:
+def _fused_projections(config: ModelConfig, prefix: str) -> Iterator[DenseTensor]:
+    """The same four as qwen3_next keeps them: in two tensors, the rows that belong to one key head together."""
+    heads, served = config.num_key_heads, config.num_value_heads // config.num_key_heads
+    key, value = config.key_head_dim, served * config.value_head_dim
+    query_rows, key_rows, value_rows, gate_rows = _interleaved(heads, (key, key, value, value))
+    beta_rows, decay_rows = _interleaved(heads, (served, served))
+    for name, source, role, runs in (
+        ("in_proj_qkv", "in_proj_qkvz", Role.QUANTIZED, query_rows + key_rows + value_rows),
+        ("in_proj_z", "in_proj_qkvz", Role.QUANTIZED, gate_rows),
+        ("in_proj_b", "in_proj_ba", Role.KEPT, beta_rows),
+        ("in_proj_a", "in_proj_ba", Role.KEPT, decay_rows),
+    ):
+        fused = 2 * heads * (key + value) if role is Role.QUANTIZED else 2 * config.num_value_heads
+        shape = (sum(map(len, runs)), config.hidden_size)
+        full_source = f"{prefix}{source}.weight"
+        yield DenseTensor(prefix + name, full_source, role, shape, (fused, config.hidden_size), runs)
+
+
+def _interleaved(num_heads: int, sizes: tuple[int, ...]) -> Iterator[tuple[range, ...]]:
+    """For each part the rows that it has in every head, where a head's parts of `sizes` rows follow each other."""
+    starts, stride = [0, *accumulate(sizes)], sum(sizes)
+    for start, size in zip(starts, sizes, strict=False):
+        yield tuple(range(head * stride + start, head * stride + start + size) for head in range(num_heads))
+
+
+def _router_and_shared_expert(config: ModelConfig, prefix: str) -> Iterator[DenseTensor]:
     hidden, size = config.hidden_size, config.shared_expert_size
     yield _weight(prefix + "gate", Role.KEPT, config.num_experts, hidden)
-    yield _weight(prefix + "shared_expert.gate_proj", Role.QUANTIZED, size, hidden)
-    yield _weight(prefix + "shared_expert.up_proj", Role.QUANTIZED, size, hidden)
-    yield _weight(prefix + "shared_expert.down_proj", Role.QUANTIZED, hidden, size)
-    yield _weight(prefix + "shared_expert_gate", Role.KEPT, 1, hidden)
+    if size:
+        yield from _gated_mlp(prefix + "shared_expert.", hidden, size)
+        yield _weight(prefix + "shared_expert_gate", Role.KEPT, 1, hidden)
+
+
+def _mlp(config: ModelConfig, prefix: str) -> Iterator[DenseTensor]:
+    yield from _gated_mlp(prefix, config.hidden_size, config.mlp_size)
+
+
+def _gated_mlp(prefix: str, hidden: int, size: int) -> Iterator[DenseTensor]:
+    yield _weight(prefix + "gate_proj", Role.QUANTIZED, size, hidden)
+    yield _weight(prefix + "up_proj", Role.QUANTIZED, size, hidden)
+    yield _weight(prefix + "down_proj", Role.QUANTIZED, hidden, size)
 
 
 def _weight(name: str, role: Role, *shape: int) -> DenseTensor:

@@ -61,7 +61,10 @@ def write_random_checkpoint(
     with (out / "model.safetensors").open("wb") as file:
         writer = TensorFileWriter(file, {name: NewTensor(form, shape) for name, shape in shapes.items()})
         for index, (name, shape) in enumerate(shapes.items()):
-            writer.write(narrow(_values(np.random.default_rng([seed, index]), name, shape), form))
+            values = _values(np.random.default_rng([seed, index]), name, shape)
+            if not config.norm_plus_one and name.endswith("norm.weight"):
+                values += np.float32(1)
+            writer.write(narrow(values, form))
         writer.finish()
 
 
@@ -69,7 +72,7 @@ def tensor_shapes(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
     for tensor in dense_tensors(config):
         prefix = "" if tensor.name == "lm_head" else "model."
         yield prefix + tensor.source, tensor.source_shape
-    for layer in range(config.num_layers):
+    for layer in range(config.num_layers if config.num_experts else 0):
         for part in (Part.GATE, Part.DOWN):  # the gate's tensor holds up as well
             yield "model." + fused_source(layer, part), fused_shape(config, part)
 

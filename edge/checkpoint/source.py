@@ -4,10 +4,12 @@ import hashlib
 import json
 import math
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from edge.checkpoint.json_file import read_object
@@ -32,13 +34,17 @@ from edge.errors import CheckpointError
 
 @dataclass(frozen=True, slots=True)
 class SourceMatrix:
-    """`rows` rows, from `first` on, of a tensor whose leading dimensions are seen as one."""
+    """Some runs of rows, one after the other, of a tensor whose leading dimensions are seen as one."""
 
     file: TensorFile
     name: str  # in the file
-    first: int
-    rows: int
+    runs: tuple[range, ...]
     cols: int
+
+    @property
+    def rows(self) -> int:
+        """How many there are."""
+        return sum(map(len, self.runs))
 
     @property
     def form(self) -> Format:
@@ -52,7 +58,8 @@ class SourceMatrix:
 
     def read(self, start: int, count: int) -> NDArray[Any]:
         """`count` rows from `start` on, as stored: [count, cols]; bf16 as uint16 patterns."""
-        return self.file.read_rows(self.name, self.first + start, count)
+        parts = [self.file.read_rows(self.name, run.start, len(run)) for run in _cut(self.runs, start, count)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 class Checkpoint:
@@ -101,16 +108,16 @@ class Checkpoint:
     def dense(self, tensor: DenseTensor) -> SourceMatrix:
         """A tensor outside the routed experts; one of a single dimension is one row."""
         *leading, cols = tensor.source_shape
-        return self._matrix(tensor.source, 0, math.prod(leading), cols)
+        return self._matrix(tensor.source, tensor.runs or (range(math.prod(leading)),), cols)
 
     def expert(self, layer: int, expert: int, part: Part) -> SourceMatrix:
         """One matrix of one expert, be it fused in the checkpoint or not."""
         rows, cols = part_shape(self.config, part)
         fused = fused_source(layer, part)
         if fused in self._names:
-            stride = fused_shape(self.config, part)[1]
-            return self._matrix(fused, expert * stride + (rows if part is Part.UP else 0), rows, cols)
-        return self._matrix(single_source(layer, expert, part), 0, rows, cols)
+            first = expert * fused_shape(self.config, part)[1] + (rows if part is Part.UP else 0)
+            return self._matrix(fused, (range(first, first + rows),), cols)
+        return self._matrix(single_source(layer, expert, part), (range(rows),), cols)
 
     def expert_form(self, part: Part) -> Format:
         """The narrowest precision that holds this part of every expert exactly."""
@@ -118,9 +125,9 @@ class Checkpoint:
         forms = {self.expert(layer, expert, part).form for layer in layers for expert in experts}
         return forms.pop() if len(forms) == 1 else Format.F32
 
-    def _matrix(self, name: str, first: int, rows: int, cols: int) -> SourceMatrix:
+    def _matrix(self, name: str, runs: tuple[range, ...], cols: int) -> SourceMatrix:
         full_name = self._names[name]
-        return SourceMatrix(self._set.tensors[full_name], full_name, first, rows, cols)
+        return SourceMatrix(self._set.tensors[full_name], full_name, runs, cols)
 
     def _skipped(self) -> dict[str, dict[str, int]]:
         """Tensors of parts that the engine does not run, by kind: how many and how big."""
@@ -152,13 +159,22 @@ class Checkpoint:
         config = self.config
         shapes = {tensor.source: tensor.source_shape for tensor in dense_tensors(config)}
         for layer in range(config.num_layers):
-            for part in Part:
+            for part in Part if config.num_experts else ():
                 if fused_source(layer, part) in self._names:
                     shapes[fused_source(layer, part)] = fused_shape(config, part)
                 else:
                     names = (single_source(layer, expert, part) for expert in range(config.num_experts))
                     shapes |= dict.fromkeys(names, part_shape(config, part))
         return shapes
+
+
+def _cut(runs: Iterable[range], start: int, count: int) -> Iterator[range]:
+    """What rows `start` to `start + count` of all runs together are of each."""
+    for run in runs:
+        part = run[start : start + count]
+        if part:
+            yield part
+        start, count = max(0, start - len(run)), count - len(part)
 
 
 def _read_config(path: Path, config: dict[str, Any], generation: dict[str, Any]) -> ModelConfig:

@@ -15,5 +15,6 @@ def sigmoid(x: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def softplus(x: NDArray[np.float32]) -> NDArray[np.float32]:
     """log(1 + exp(x))."""
-    out: NDArray[np.float32] = np.logaddexp(x, np.float32(0))
+    with np.errstate(invalid="ignore"):  # NaN passes through: it is met, once, at the logits
+        out: NDArray[np.float32] = np.logaddexp(x, np.float32(0))
     return out

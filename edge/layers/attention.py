@@ -1,4 +1,4 @@
-"""Full attention with grouped heads, normalised queries and keys, and a sigmoid gate on its output."""
+"""Full attention with grouped heads, normalised queries and keys, and in some families a gate on its output."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,8 @@ class Attention:
         self._layer = layer
         width, head_dim = config.hidden_size, config.head_dim
         query_width, kv_width = config.num_attention_heads * head_dim, config.num_kv_heads * head_dim
-        self._q_proj = weights.matrix("q_proj", 2 * query_width, width)  # per head: query, gate
+        self._parts = 2 if config.attention_gate else 1  # of a head in q_proj: query, gate
+        self._q_proj = weights.matrix("q_proj", self._parts * query_width, width)
         self._k_proj = weights.matrix("k_proj", kv_width, width)
         self._v_proj = weights.matrix("v_proj", kv_width, width)
         self._o_proj = weights.matrix("o_proj", width, query_width)
@@ -27,7 +28,8 @@ class Attention:
     def forward(self, x: NDArray[np.float32], block: Block) -> NDArray[np.float32]:
         """Mix the f32[T, H] rows of `block`; their keys and values are added to the caches of their sequences."""
         config, num_tokens = self._config, len(x)
-        query_gate = kernels.matmul(x, self._q_proj).reshape(num_tokens, config.num_attention_heads, 2, config.head_dim)
+        shape = (num_tokens, config.num_attention_heads, self._parts, config.head_dim)
+        query_gate = kernels.matmul(x, self._q_proj).reshape(shape)
         queries = self._normalise(query_gate[:, :, 0], self._q_norm)
         keys = self._normalise(kernels.matmul(x, self._k_proj), self._k_norm)
         block.rotation.apply(queries)
@@ -38,8 +40,9 @@ class Attention:
         mixed = joined(
             [attend(piece, queries[piece.rows], keys[piece.rows], values[piece.rows]) for piece in block.pieces]
         )
-        gated = kernels.sigmoid_mul(np.ascontiguousarray(query_gate[:, :, 1]), mixed)
-        return kernels.matmul(gated.reshape(num_tokens, -1), self._o_proj)
+        if config.attention_gate:
+            mixed = kernels.sigmoid_mul(np.ascontiguousarray(query_gate[:, :, 1]), mixed)
+        return kernels.matmul(mixed.reshape(num_tokens, -1), self._o_proj)
 
     def _attend(
         self, piece: Piece, queries: NDArray[np.float32], keys: NDArray[np.float32], values: NDArray[np.float32]
@@ -51,5 +54,5 @@ class Attention:
 
     def _normalise(self, x: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float32]:
         heads = np.ascontiguousarray(x).reshape(-1, self._config.head_dim)
-        normal = kernels.rms_norm(heads, weight, self._config.rms_norm_eps, plus_one=True)
+        normal = kernels.rms_norm(heads, weight, self._config.rms_norm_eps, self._config.norm_plus_one)
         return normal.reshape(len(x), -1, self._config.head_dim)

@@ -1,4 +1,4 @@
-"""Sparse mixture of experts: the router, the routed experts that its choice needs, and the shared expert."""
+"""Sparse mixture of experts: the router, the routed experts that its choice needs, and the shared expert if any."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -13,6 +13,7 @@ from edge.checkpoint.layout import ExpertLayout
 from edge.config import ModelConfig
 from edge.errors import StorageError
 from edge.layers.activations import sigmoid
+from edge.layers.mlp import GatedMlp
 from edge.layers.weights import Weights
 from edge.profiling import DISK_WAIT, EXPERTS, ROUTER, SHARED_EXPERT, Watch, each
 
@@ -49,21 +50,21 @@ class SparseMoe:
     def __init__(self, config: ModelConfig, layer: int, weights: Weights, source: ExpertSource, watch: Watch) -> None:
         self._layer = layer
         self._top_k = config.top_k
+        self._norm_topk = config.norm_topk
         self._source = source
-        width, shared_width = config.hidden_size, config.shared_expert_size
+        width = config.hidden_size
         self._router = weights.matrix("gate", config.num_experts, width)
-        shared = weights.under("shared_expert")
-        self._shared_gate_proj = shared.matrix("gate_proj", shared_width, width)
-        self._shared_up_proj = shared.matrix("up_proj", shared_width, width)
-        self._shared_down_proj = shared.matrix("down_proj", width, shared_width)
-        self._shared_expert_gate = weights.matrix("shared_expert_gate", 1, width)
+        self._shared: GatedMlp | None = None
+        if config.shared_expert_size:
+            self._shared = GatedMlp(width, config.shared_expert_size, weights.under("shared_expert"))
+            self._shared_expert_gate = weights.matrix("shared_expert_gate", 1, width)
         self._routing, self._sharing = watch.span(ROUTER), watch.span(SHARED_EXPERT)
         self._computing, self._waiting = watch.span(EXPERTS), watch.span(DISK_WAIT)
 
     def forward(self, x: NDArray[np.float32], *, is_scan: bool) -> tuple[NDArray[np.float32], dict[int, StorageError]]:
         """f32[T, H] to f32[T, H], and the rows that have no result because an expert of theirs could not be read."""
         with self._routing:
-            routing = group_by_expert(*kernels.route(kernels.matmul(x, self._router), self._top_k))
+            routing = group_by_expert(*self._route(kernels.matmul(x, self._router)))
         try:
             with self._source.fetch(self._layer, routing.experts, is_scan=is_scan) as batches:
                 out = self._shared_expert(x)  # while the first reads are under way
@@ -71,6 +72,14 @@ class SparseMoe:
         except StorageError:
             return self._one_by_one(x, routing)
         return out, {}
+
+    def _route(self, logits: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """The experts of each token, rising, and their shares: [T, K] both."""
+        experts, shares = kernels.route(logits, self._top_k)
+        if not self._norm_topk:  # what the softmax over all experts gave them, which sums to less than 1
+            odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+            shares *= np.take_along_axis(odds, experts, 1).sum(1, keepdims=True) / odds.sum(1, keepdims=True)
+        return experts, shares
 
     def _one_by_one(
         self, x: NDArray[np.float32], routing: Routing
@@ -87,9 +96,10 @@ class SparseMoe:
         return out, failed
 
     def _shared_expert(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        if self._shared is None:
+            return np.zeros_like(x)
         with self._sharing:
-            gate, up = kernels.matmul(x, self._shared_gate_proj), kernels.matmul(x, self._shared_up_proj)
-            out = kernels.matmul(kernels.silu_mul(gate, up), self._shared_down_proj)
+            out = self._shared.forward(x)
             out *= sigmoid(kernels.matmul(x, self._shared_expert_gate))
         return out
 

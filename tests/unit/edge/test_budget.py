@@ -13,6 +13,7 @@ from edge.budget import (
     format_bytes,
     parse_bytes,
     plan_memory,
+    pool_tokens,
     scratch_bytes,
     state_bytes,
 )
@@ -113,6 +114,33 @@ def test_a_tight_budget_shortens_the_chunks_before_it_is_refused() -> None:
     ample = plan(12_000_000_000, chunk_tokens=16, max_sequences=1)
     needed = ample.total_bytes - ample.expert_bytes
     assert plan(needed + CONFIG.top_k * EXPERT.block_bytes, chunk_tokens=512).chunk_tokens == 16
+
+
+def test_places_and_chunks_take_an_eighth_of_the_room_at_most_where_experts_would_give_way() -> None:
+    parts = plan(12_000_000_000, chunk_tokens=None)
+    room = 12_000_000_000 - parts.baseline_bytes - parts.dense_bytes - MARGIN_BYTES
+    assert (parts.num_sequences, parts.chunk_tokens) == (2, 4096)
+    assert parts.state_bytes <= room / 8 < state_bytes(CONFIG, 3, 4096)
+    assert parts.scratch_bytes <= room / 8
+    assert plan(7_000_000_000, chunk_tokens=None).chunk_tokens == 512
+
+
+def test_where_every_expert_fits_there_are_places_and_chunks_in_plenty() -> None:
+    parts = plan(250_000_000_000, chunk_tokens=None)
+    assert (parts.num_sequences, parts.chunk_tokens) == (8, 4096)
+    assert parts.num_slots == CONFIG.num_layers * CONFIG.num_experts
+
+
+def test_a_chunk_is_not_longer_than_a_context_needs() -> None:
+    assert plan(250_000_000_000, context_tokens=600, chunk_tokens=None).chunk_tokens == 1024
+
+
+def test_as_many_sequences_run_as_are_wished_for_or_the_budget_is_refused() -> None:
+    parts = plan(12_000_000_000, max_sequences=5)
+    assert (parts.num_sequences, parts.kv_tokens) == (5, 4096 + 4 * 2048)
+    assert parts.kv_tokens == pool_tokens(5, 4096)
+    with pytest.raises(BudgetError, match="with a context of 4096, 40 at a time; --memory says"):
+        plan(12_000_000_000, max_sequences=40)
 
 
 def test_there_are_no_more_slots_than_experts() -> None:

@@ -2,17 +2,23 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from edge.checkpoint.layout import Format
+from edge.checkpoint.matrix import Matrix
 from edge.checkpoint.random_model import SMALL, write_random_checkpoint
 from edge.cli import main
 from edge.engine import Engine, EngineOptions
 from edge.errors import BudgetError, CancelledError, PackError, RequestError, StorageError
+from edge.events import Failed, Finished, Started, Token
+from edge.layers.embedding import embed
 from edge.sampler import SamplingParams
 
 CONTEXT = 48
@@ -47,6 +53,37 @@ def greedy(engine: Engine, max_tokens: int = 12) -> list[int]:
     return list(engine.generate(PROMPT, SamplingParams(max_tokens=max_tokens)))
 
 
+def greedy_of(engine: Engine, ids: list[int]) -> list[int]:
+    return list(engine.generate(ids, SamplingParams(max_tokens=6)))
+
+
+def answers(engine: Engine, prompts: dict[int, list[int]]) -> dict[int, list[int] | str]:
+    """What each of some requests that come together gets: six tokens, or the name of its error."""
+    found: dict[int, list[int] | str] = {}
+    for job, ids in prompts.items():
+        engine.submit(job, ids, SamplingParams(max_tokens=6))
+    while engine.has_work:
+        for event in engine.step():
+            match event:
+                case Token(job, token):
+                    tokens = found.setdefault(job, [])
+                    assert isinstance(tokens, list)
+                    tokens.append(token)
+                case Failed(job, error):
+                    found[job] = type(error).__name__
+    return found
+
+
+def overflow(checkpoint: Path, tensor: str) -> None:
+    """Make the first value of an f32 tensor of a checkpoint so large that its square is not finite."""
+    file = checkpoint / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    header_bytes = int.from_bytes(content[:8], "little")
+    start = 8 + header_bytes + json.loads(content[8 : 8 + header_bytes])[tensor]["data_offsets"][0]
+    content[start : start + 4] = np.float32(3e38).tobytes()
+    file.write_bytes(content)
+
+
 def stop_at(number: int) -> Callable[[], bool]:
     """True from the given question on."""
     asked = iter(range(1, 1000))
@@ -71,8 +108,9 @@ def test_a_prompt_that_cannot_be_served_is_refused_at_once(engine: Engine, ids: 
 
 @pytest.mark.parametrize(("name", "value"), [("memory_bytes", 0), ("context_tokens", -1), ("threads", 0)])
 def test_options_out_of_range_are_refused_by_name(name: str, value: int) -> None:
+    wrong: Any = {name: value}
     with pytest.raises(RequestError, match=f"{name} is {value}: it must be at least 1"):
-        dataclasses.replace(OPTIONS, **{name: value})
+        dataclasses.replace(OPTIONS, **wrong)
 
 
 @pytest.mark.parametrize(("chunk", "prompt_tokens"), [(0, None), (None, -1), (None, len(PROMPT) + 1)])
@@ -93,12 +131,7 @@ def test_what_is_no_pack_is_refused(tmp_path: Path) -> None:
 
 def test_weights_that_overflow_are_an_error_and_never_text(tmp_path: Path) -> None:
     write_random_checkpoint(tmp_path / "checkpoint", form=Format.F32)
-    file = tmp_path / "checkpoint" / "model.safetensors"
-    content = bytearray(file.read_bytes())
-    header_bytes = int.from_bytes(content[:8], "little")
-    start = 8 + header_bytes + json.loads(content[8 : 8 + header_bytes])["model.norm.weight"]["data_offsets"][0]
-    content[start : start + 4] = np.float32(3e38).tobytes()
-    file.write_bytes(content)
+    overflow(tmp_path / "checkpoint", "model.norm.weight")
     assert main(["convert", str(tmp_path / "checkpoint"), str(tmp_path / "pack")]) == 0
     engine = Engine.load(tmp_path / "pack", OPTIONS)
     try:
@@ -202,6 +235,98 @@ def test_a_truncated_expert_file_is_an_error_of_that_request_only(pack_path: Pat
     finally:
         path.write_bytes(content)
     assert greedy(few_slots) == expected
+
+
+def test_an_altered_expert_costs_only_the_requests_that_need_it(pack_path: Path, tmp_path: Path) -> None:
+    """Each of some experts is broken in turn; of ten one-token prompts side by side some need it and some do not."""
+    pack = shutil.copytree(pack_path, tmp_path / "pack")
+    prompts = {job: [job] for job in range(10)}
+    engine = Engine.load(pack, dataclasses.replace(OPTIONS, max_sequences=len(prompts)))
+    path, block_bytes = engine.pack.expert_paths[1], engine.pack.experts.block_bytes
+    expected = answers(engine, prompts)
+    engine.close()
+    content = path.read_bytes()
+    for expert in range(3):
+        altered = bytearray(content)
+        altered[expert * block_bytes + 17] ^= 1
+        path.write_bytes(altered)
+        engine = Engine.load(pack, dataclasses.replace(OPTIONS, max_sequences=len(prompts)))
+        found = answers(engine, prompts)
+        engine.close()
+        failed = {job for job, answer in found.items() if answer == "StorageError"}
+        assert 0 < len(failed) < len(prompts)
+        assert {job: answer for job, answer in found.items() if job not in failed} == {
+            job: answer for job, answer in expected.items() if job not in failed
+        }
+
+
+def test_what_is_no_number_for_one_prompt_costs_only_that_request(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = {job: greedy_of(engine, ids) for job, ids in ((1, PROMPT[10:]), (3, PROMPT[:3]))}
+
+    def embed_badly(embeddings: Matrix, ids: Sequence[int]) -> NDArray[np.float32]:
+        return np.where(np.array(ids)[:, None] == 7, np.float32(np.nan), embed(embeddings, ids))
+
+    monkeypatch.setattr("edge.model.embed", embed_badly)
+    assert answers(engine, {1: PROMPT[10:], 2: [3, 7, 5], 3: PROMPT[:3]}) == expected | {2: "PackError"}
+
+
+def test_a_job_number_is_refused_while_it_is_taken(engine: Engine) -> None:
+    engine.submit(4, PROMPT, SamplingParams())
+    with pytest.raises(RequestError, match="job 4 is still there"):
+        engine.submit(4, PROMPT, SamplingParams())
+    engine.cancel(4)
+    assert [type(event) for event in engine.step()] == [Failed]
+    assert not engine.has_work
+    engine.submit(4, PROMPT, SamplingParams())
+
+
+def test_more_requests_than_places_are_served_in_order(pack_path: Path) -> None:
+    engine = Engine.load(pack_path, dataclasses.replace(OPTIONS, max_sequences=2))
+    for job in range(6):
+        engine.submit(job, PROMPT, SamplingParams(max_tokens=3))
+    events = [event for _ in range(100) if engine.has_work for event in engine.step()]
+    assert [event.job for event in events if isinstance(event, Started)] == list(range(6))
+    assert [event.job for event in events if isinstance(event, Finished)] == list(range(6))
+    engine.close()
+
+
+def test_a_cancelled_request_leaves_at_the_next_layer_and_frees_its_place(pack_path: Path) -> None:
+    engine = Engine.load(pack_path, dataclasses.replace(OPTIONS, max_sequences=1))
+    for job in (1, 2):
+        engine.submit(job, PROMPT, SamplingParams(max_tokens=4))
+    layers = 0
+
+    def cancel_in_second_layer() -> None:
+        nonlocal layers
+        layers += 1
+        if layers == 2:
+            engine.cancel(1)
+        if layers > 2:
+            pytest.fail("nobody is left in this pass")
+
+    assert engine.step() == [Started(1)]
+    (failed,) = engine.step(cancel_in_second_layer)
+    assert (failed.job, str(getattr(failed, "error", ""))) == (1, "the request was cancelled")
+    assert engine.step() == [Started(2)]
+    engine.close()
+
+
+def test_the_counters_of_shared_passes_sum_to_those_of_the_engine(pack_path: Path) -> None:
+    engine = Engine.load(pack_path, dataclasses.replace(OPTIONS, expert_slots=5, max_sequences=3))
+    for job in range(4):
+        engine.submit(job, PROMPT[job * 5 :], SamplingParams(max_tokens=3 + job))
+    ended = []
+    while engine.has_work:
+        ended += [event.stats for event in engine.step() if isinstance(event, Finished)]
+    stats = engine.stats()
+    engine.close()
+    assert len(ended) == 4
+    assert sum(one.expert_lookups for one in ended) == stats.expert_lookups > 0
+    assert sum(one.expert_hits for one in ended) == stats.expert_hits
+    assert sum(one.expert_read_bytes for one in ended) == stats.expert_read_bytes
+    assert sum(one.disk_seconds for one in ended) == pytest.approx(stats.disk_seconds, rel=0.01)
 
 
 def test_counters_of_a_request_and_of_the_engine_agree(few_slots: Engine) -> None:

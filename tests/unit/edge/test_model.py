@@ -202,6 +202,54 @@ def test_what_is_asked_before_each_layer_may_stop_the_pass(setup: Setup) -> None
     assert asked == 2
 
 
+def segments(config: ModelConfig, *lengths: int) -> list[Segment]:
+    """Sequences that have seen nothing yet, each beginning with another id."""
+    return [Segment(IDS[i : i + length], SequenceState(config, CAPACITY)) for i, length in enumerate(lengths)]
+
+
+def test_sequences_side_by_side_are_computed_as_if_alone(setup: Setup) -> None:
+    together = segments(setup.config, 5, 1, 30, 1)
+    alone = [setup.model.forward([segment]) for segment in segments(setup.config, 5, 1, 30, 1)]
+    np.testing.assert_array_equal(setup.model.forward(together), np.concatenate(alone))
+    assert [segment.state.length for segment in together] == [5, 1, 30, 1]
+
+
+@pytest.mark.parametrize("layer", [1, 2, 3])
+def test_a_sequence_that_leaves_in_the_middle_changes_nothing_for_the_others(setup: Setup, layer: int) -> None:
+    asked = 0
+
+    def second_leaves() -> list[int]:
+        nonlocal asked
+        asked += 1
+        return [1] if asked >= layer else []
+
+    together = segments(setup.config, 9, 20, 1)
+    hidden = setup.model.forward(together, second_leaves)
+    alone = [setup.model.forward([segment]) for segment in segments(setup.config, 9, 20, 1)]
+    np.testing.assert_array_equal(hidden, np.concatenate([alone[0], alone[2]]))
+    assert [segment.state.length for segment in together] == [9, 0, 1]
+
+
+def test_a_pass_that_everybody_leaves_ends(setup: Setup) -> None:
+    batch = setup.model.batch(segments(setup.config, 9, 1))
+    setup.model.run(batch, lambda: [0, 1])
+    assert (batch.kept, batch.x.shape) == ([], (0, CONFIG.hidden_size))
+
+
+def test_a_failed_read_costs_only_the_sequences_that_need_that_expert(setup: Setup) -> None:
+    lengths = [1] * 12
+    alone = [setup.model.forward([segment]) for segment in segments(setup.config, *lengths)]
+    batch = setup.model.batch(segments(setup.config, *lengths))
+    setup.experts.broken = (1, 3)
+    setup.model.run(batch)
+    setup.experts.broken = None
+    assert batch.errors
+    assert batch.kept
+    assert sorted([*batch.kept, *batch.errors]) == list(range(12))
+    np.testing.assert_array_equal(batch.x, np.concatenate([alone[index] for index in batch.kept]))
+    np.testing.assert_array_equal(batch.last_rows(batch.kept[1:]), batch.x[1:])
+
+
 @settings(max_examples=12)
 @given(cuts=st.lists(st.integers(1, 20), min_size=1, max_size=CAPACITY))
 def test_a_sequence_gives_the_same_bits_however_it_is_cut(setup: Setup, cuts: list[int]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,16 @@ from edge.checkpoint.convert import Conversion
 from edge.checkpoint.layout import Format
 from edge.checkpoint.pack import Pack
 from edge.checkpoint.tensor_file import DTYPES, NewTensor, TensorFile, TensorFileWriter
-from edge.config import FULL_ATTENTION, LINEAR_ATTENTION, ModelConfig
+from edge.config import (
+    FULL_ATTENTION,
+    LINEAR_ATTENTION,
+    LINEAR_FIELDS,
+    QWEN3,
+    QWEN3_5,
+    QWEN3_MOE,
+    QWEN3_NEXT,
+    ModelConfig,
+)
 
 TINY = ModelConfig(
     hidden_size=40,
@@ -36,6 +46,23 @@ TINY = ModelConfig(
     tie_embeddings=False,
     max_positions=512,
     eos_token_ids=(3, 5),
+)
+
+# The same model as the other families have it.
+NO_EXPERTS: dict[str, Any] = {"num_experts": 0, "top_k": 0, "expert_size": 0, "shared_expert_size": 0, "mlp_size": 44}
+PLAIN: dict[str, Any] = {
+    "layer_types": (FULL_ATTENTION,) * 3,
+    "norm_plus_one": False,
+    "attention_gate": False,
+    "rotary_dim": 12,
+    **dict.fromkeys(LINEAR_FIELDS, 0),
+}
+FAMILIES = (
+    TINY,
+    replace(TINY, family=QWEN3, **PLAIN, **NO_EXPERTS),
+    replace(TINY, family=QWEN3_MOE, **PLAIN, shared_expert_size=0, norm_topk=False),
+    replace(TINY, family=QWEN3_NEXT),
+    replace(TINY, family=QWEN3_5, **NO_EXPERTS),
 )
 
 Tensors = dict[str, tuple[Format, NDArray[Any]]]

@@ -10,7 +10,7 @@ import pytest
 from edge.checkpoint.hf_config import write_config
 from edge.config import ModelConfig
 from edge.errors import CheckpointError
-from tests.unit.edge.checkpoint.samples import TINY
+from tests.unit.edge.checkpoint.samples import FAMILIES, TINY
 
 # The config.json of Qwen3.5-397B-A17B, its list of layers written as a rule.
 LAYERS_397B = ["full_attention" if i % 4 == 3 else "linear_attention" for i in range(60)]
@@ -89,6 +89,144 @@ def test_what_is_written_is_read_back() -> None:
     assert ModelConfig.from_json(json.loads(json.dumps(TINY.to_json()))) == TINY
 
 
+@pytest.mark.parametrize("config", FAMILIES, ids=lambda config: config.family)
+def test_every_family_is_written_and_read_back(config: ModelConfig) -> None:
+    assert ModelConfig.from_hf(write_config(config, "float32")) == config
+
+
+# As released; what says nothing of the text model left out.
+RELEASES: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    (
+        {
+            "model_type": "qwen3",
+            "attention_bias": False,
+            "head_dim": 128,
+            "hidden_act": "silu",
+            "hidden_size": 4096,
+            "intermediate_size": 12288,
+            "max_position_embeddings": 40960,
+            "max_window_layers": 36,
+            "num_attention_heads": 32,
+            "num_hidden_layers": 36,
+            "num_key_value_heads": 8,
+            "rms_norm_eps": 1e-06,
+            "rope_scaling": None,
+            "rope_theta": 1000000,
+            "sliding_window": None,
+            "tie_word_embeddings": False,
+            "use_sliding_window": False,
+            "vocab_size": 151936,
+        },
+        {"rotary_dim": 128, "mlp_size": 12288, "num_experts": 0, "norm_plus_one": False, "attention_gate": False},
+    ),
+    (
+        {
+            "model_type": "qwen3_moe",
+            "attention_bias": False,
+            "decoder_sparse_step": 1,
+            "head_dim": 128,
+            "hidden_act": "silu",
+            "hidden_size": 2048,
+            "intermediate_size": 6144,
+            "max_position_embeddings": 40960,
+            "max_window_layers": 48,
+            "mlp_only_layers": [],
+            "moe_intermediate_size": 768,
+            "norm_topk_prob": True,
+            "num_attention_heads": 32,
+            "num_local_experts": 128,
+            "num_experts_per_tok": 8,
+            "num_hidden_layers": 48,
+            "num_key_value_heads": 4,
+            "output_router_logits": False,
+            "rms_norm_eps": 1e-06,
+            "rope_scaling": None,
+            "rope_theta": 1000000.0,
+            "router_aux_loss_coef": 0.001,
+            "sliding_window": None,
+            "tie_word_embeddings": False,
+            "use_sliding_window": False,
+            "vocab_size": 151936,
+        },
+        {"rotary_dim": 128, "num_experts": 128, "norm_topk": True, "shared_expert_size": 0, "norm_plus_one": False},
+    ),
+    (
+        {
+            "model_type": "qwen3_next",
+            "attention_bias": False,
+            "decoder_sparse_step": 1,
+            "full_attention_interval": 4,
+            "head_dim": 256,
+            "hidden_act": "silu",
+            "hidden_size": 2048,
+            "intermediate_size": 5120,
+            "linear_conv_kernel_dim": 4,
+            "linear_key_head_dim": 128,
+            "linear_num_key_heads": 16,
+            "linear_num_value_heads": 32,
+            "linear_value_head_dim": 128,
+            "max_position_embeddings": 262144,
+            "mlp_only_layers": [],
+            "moe_intermediate_size": 512,
+            "norm_topk_prob": True,
+            "num_attention_heads": 16,
+            "num_experts": 512,
+            "num_experts_per_tok": 10,
+            "num_hidden_layers": 48,
+            "num_key_value_heads": 2,
+            "partial_rotary_factor": 0.25,
+            "rms_norm_eps": 1e-06,
+            "rope_scaling": None,
+            "rope_theta": 10000000,
+            "shared_expert_intermediate_size": 512,
+            "tie_word_embeddings": False,
+            "use_sliding_window": False,
+            "vocab_size": 151936,
+        },
+        {"rotary_dim": 64, "num_experts": 512, "shared_expert_size": 512, "norm_plus_one": True},
+    ),
+]
+
+
+@pytest.mark.parametrize(("released", "fields"), RELEASES, ids=lambda value: str(value.get("model_type", "")))
+def test_releases_of_the_other_families_are_read(released: dict[str, Any], fields: dict[str, Any]) -> None:
+    config = ModelConfig.from_hf(released)
+    assert config.family == released["model_type"]
+    assert {name: getattr(config, name) for name in fields} == fields
+
+
+@pytest.mark.parametrize(
+    ("released", "changes", "named"),
+    [
+        (RELEASES[0][0], {"use_sliding_window": True}, "use_sliding_window is True; supported: False"),
+        (RELEASES[0][0], {"attention_bias": True}, "attention_bias is True; supported: False"),
+        (RELEASES[0][0], {"rope_scaling": {"type": "yarn", "factor": 4.0}}, "unknown key rope_scaling.factor"),
+        (RELEASES[0][0], {"partial_rotary_factor": 0.5}, "unknown key partial_rotary_factor"),
+        (RELEASES[0][0], {"layer_types": ["sliding_attention"] * 36}, "layer_types holds ['sliding_attention']"),
+        (RELEASES[0][0], {"layer_types": ["linear_attention"] * 36}, "num_key_heads is 0"),
+        (RELEASES[0][0], {"num_hidden_layers": 10**9}, "at most 10000"),
+        (RELEASES[1][0], {"decoder_sparse_step": 2}, "decoder_sparse_step is 2; supported: 1"),
+        (RELEASES[1][0], {"mlp_only_layers": [0]}, "mlp_only_layers is [0]"),
+        (RELEASES[1][0], {"num_experts": 128}, "num_local_experts and num_experts name the same number"),
+        (RELEASES[1][0], {"norm_topk_prob": 1}, "norm_topk_prob is 1; must be bool"),
+        (RELEASES[1][0], {"shared_expert_intermediate_size": 512}, "unknown key shared_expert_intermediate_size"),
+    ],
+)
+def test_what_the_other_families_cannot_run_is_named(
+    released: dict[str, Any], changes: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        ModelConfig.from_hf(released | changes)
+    assert named in str(caught.value)
+
+
+def test_a_pack_that_does_not_say_its_family_is_of_the_first_one() -> None:
+    values = TINY.to_json()
+    for name in ("family", "norm_plus_one", "attention_gate", "norm_topk", "mlp_size"):
+        del values[name]
+    assert ModelConfig.from_json(values) == TINY
+
+
 @pytest.mark.parametrize("rotary", [2, 6, 10, 22, 58, 86, 94])
 def test_a_rotary_size_survives_being_written_as_a_factor(rotary: int) -> None:
     config = replace(TINY, head_dim=94, rotary_dim=rotary)
@@ -116,13 +254,20 @@ def test_the_outer_tie_decides_as_in_transformers() -> None:
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"model_type": "qwen3_moe"}, "model_type is 'qwen3_moe'"),
+        (
+            {"model_type": "llama"},
+            "model_type is 'llama'; supported: "
+            "qwen3, qwen3_5, qwen3_5_moe, qwen3_5_moe_text, qwen3_5_text, qwen3_moe, qwen3_next",
+        ),
+        ({"model_type": ["qwen3"]}, "model_type is ['qwen3']"),
         ({"model_type": None}, "model_type is None"),
         ({"shortconv_size": 3}, "unknown key shortconv_size"),
         ({"hidden_size": None}, "missing key hidden_size"),
         ({"hidden_size": "40"}, "hidden_size is '40'; must be int"),
         ({"hidden_size": True}, "hidden_size is True"),
         ({"hidden_size": 0}, "hidden_size is 0"),
+        ({"num_experts": 0}, "mlp_size is 0; must be above 0: num_experts is 0"),
+        ({"linear_key_head_dim": 0}, "key_head_dim is 0; must be above 0: layer_types has linear attention"),
         ({"rms_norm_eps": math.nan}, "rms_norm_eps is nan"),
         ({"rms_norm_eps": 10**400}, "rms_norm_eps is 1"),
         ({"head_dim": 10**400}, "; at most 2147483648"),
@@ -180,6 +325,10 @@ def test_a_nested_config_without_a_text_part_is_named(text: object) -> None:
         ({"layer_types": "linear_attention"}, "layer_types is"),
         ({"eos_token_ids": [1.0]}, "eos_token_ids is"),
         ({"colour": 1}, "unknown fields ['colour']"),
+        ({"family": "bert"}, "family is 'bert'; known: qwen3, "),
+        ({"mlp_size": 8}, "mlp_size is 8; must be 0 in a model with experts"),
+        ({"num_experts": 0, "mlp_size": 8}, "num_experts is 0; so must be top_k"),
+        ({"num_experts": -1}, "num_experts is -1"),
     ],
 )
 def test_a_manifests_config_is_checked_field_by_field(changes: dict[str, Any], named: str) -> None:

@@ -109,7 +109,7 @@ def test_any_altered_field_is_noticed(pack: Path) -> None:
         (lambda m: m.update(bits=5), "manifest.bits is '5'; must be one of"),
         (lambda m: m.update(bits=1e400), "manifest.bits is 'inf'"),
         (lambda m: m.update(bits=True), "manifest.bits is 'True'"),
-        (lambda m: m["config"].pop("top_k"), "missing fields ['top_k']"),
+        (lambda m: m["config"].pop("top_k"), "top_k is 0; must be above 0"),
         (lambda m: m["config"].update(num_layers=10**9), "layer_types has 3 entries"),
         (lambda m: m["config"].update(hidden_size=80), "[70, 40]; the config asks for [70, 80]"),
         (lambda m: m.update(dense={}), "manifest.dense is '{}'; must be a list"),

@@ -1,0 +1,85 @@
+"""What the machine allows: rates of disk and memory, and the time that a forward pass cannot go below."""
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+DISK, RAM = "disk", "RAM"
+RAM_SECONDS = 0.5
+PIECES_PER_THREAD = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Bytes per second."""
+
+    disk: float
+    ram: float
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            if not getattr(self, name) > 0:
+                raise ValueError(f"a rate of {name} of {getattr(self, name)} bytes per second is none")
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What some work had to read, in bytes: from disk, and weights from RAM."""
+
+    disk_bytes: float
+    ram_bytes: float
+
+    def seconds(self, rates: Rates) -> float:
+        """The roof: the least time at these rates, disk and memory at work side by side."""
+        return max(self._each(rates).values())
+
+    def bound(self, rates: Rates) -> str:
+        """What sets it: DISK or RAM."""
+        each = self._each(rates)
+        return max(each, key=each.__getitem__)
+
+    def _each(self, rates: Rates) -> dict[str, float]:
+        return {DISK: self.disk_bytes / rates.disk, RAM: self.ram_bytes / rates.ram}
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """The part of the roof that was reached: 1 is all of it."""
+
+    share: float  # of the mean of the rates measured
+    least: float  # of the best of them
+    most: float  # of the worst
+    bound: str
+
+
+def share_of_roof(load: Load, seconds: float, measured: Sequence[Rates]) -> Share:
+    """Compare `seconds` with the roof at rates measured before and after: others use the machine too."""
+    if seconds <= 0:
+        raise ValueError(f"{seconds} seconds of work are none to compare")
+    rates = mean(measured)
+    shares = [load.seconds(each) / seconds for each in measured]
+    return Share(load.seconds(rates) / seconds, min(shares), max(shares), load.bound(rates))
+
+
+def mean(measured: Sequence[Rates]) -> Rates:
+    """Of each rate."""
+    return Rates(sum(r.disk for r in measured) / len(measured), sum(r.ram for r in measured) / len(measured))
+
+
+def ram_rate(memory: NDArray[np.uint8], threads: int, seconds: float = RAM_SECONDS) -> float:
+    """Bytes per second at which `threads` threads look at every word of `memory`, again and again for `seconds`.
+
+    `memory` has to be filled, and larger than the CPU's caches, or the figure is theirs.
+    """
+    words = memory.reshape(-1).view(np.uint64)
+    pieces = np.array_split(words, threads * PIECES_PER_THREAD)
+    with ThreadPoolExecutor(threads) as pool:
+        began, rounds = time.perf_counter(), 0
+        while (spent := time.perf_counter() - began) < seconds or not rounds:
+            list(pool.map(np.max, pieces))
+            rounds += 1
+    return rounds * words.nbytes / spent

@@ -1,0 +1,106 @@
+"""From counters to the reported values, and their table."""
+
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+
+from edge.bench.figures import figures, loads, memory_figures, quartiles
+from edge.bench.footprint import GROUP, PROCESS, Footprint
+from edge.bench.roofs import DISK, Load
+from edge.bench.table import table
+from tests.unit.edge.bench.samples import FAST, MEASURED, SLOW, WEIGHTS, phase
+
+# What the project's own scripts and its users' dashboards read.
+PROMISED = {
+    "decode_tokens_per_second",
+    "decode_roof_share",
+    "prefill_tokens_per_second",
+    "prefill_roof_share",
+    "ttft_seconds",
+    "expert_bytes_per_token",
+    "cache_hit_rate",
+    "disk_bytes_per_second",
+    "ram_bytes_per_second",
+    "peak_memory_bytes",
+}
+CONDITIONS = {
+    "model": "m",
+    "num_layers": 4,
+    "num_experts": 8,
+    "top_k": 2,
+    "bits": 4,
+    "cpu": "a CPU",
+    "kernels": "portable",
+    "threads": 2,
+    "sequences": 2,
+    "prompt_tokens": 8,
+    "tokens": 4,
+    "expert_slots": 6,
+    "chunk_tokens": 4,
+}
+
+
+IN_GROUP = Footprint(2_000_000, 3000, GROUP)
+
+
+def report(footprint: Footprint = IN_GROUP) -> dict[str, Any]:
+    return CONDITIONS | figures(MEASURED, WEIGHTS, (SLOW, FAST), 2) | memory_figures(footprint, 3_000_000)
+
+
+def test_the_promised_keys_are_there_and_json() -> None:
+    assert report().keys() >= PROMISED
+    assert json.loads(json.dumps(report())) == report()
+
+
+def test_the_loads_are_the_weights_of_each_pass_and_the_experts_looked_up() -> None:
+    decode, prefill = loads(MEASURED, WEIGHTS)
+    assert decode == Load(disk_bytes=300, ram_bytes=4 * 1000 + 40 * 10)
+    assert prefill == Load(disk_bytes=300, ram_bytes=2 * 900 + 40 * 10 + 100)
+
+
+def test_rates_and_shares_follow_from_the_counters() -> None:
+    values = report()
+    assert values["decode_tokens_per_second"] == 0.8
+    assert values["decode_tokens_per_second_per_sequence"] == 0.4
+    assert values["expert_bytes_per_token"] == 300 / 8
+    assert values["cache_hit_rate"] == 0.25
+    # 4400 bytes of RAM at 2000 a second, 300 of disk at 200, in 10 seconds.
+    assert values["decode_roof_share"] == pytest.approx(0.22)
+    assert values["decode_roof_share_range"] == pytest.approx([0.44 / 3, 0.44])
+    # 300 bytes of disk at 200, 2300 of RAM at 2000, in 4 seconds.
+    assert (values["prefill_roof_share"], values["prefill_bound_by"]) == (0.375, DISK)
+    assert values["decode_disk_bytes_per_second"] == 300
+
+
+def test_a_run_without_reads_or_look_ups_has_figures_too() -> None:
+    idle = phase(pass_seconds=(1.0,), tokens=2, lookups=0, hits=0, disk_seconds=0.0)
+    values = CONDITIONS | figures(dataclasses.replace(MEASURED, decode=idle), WEIGHTS, (SLOW,), 1)
+    assert (values["cache_hit_rate"], values["decode_disk_bytes_per_second"]) == (1.0, None)
+    assert values["decode_pass_seconds_quartiles"] == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(("values", "expected"), [([5.0], [5, 5, 5]), ([1.0, 2, 3, 4, 5], [2, 3, 4])])
+def test_quartiles(values: list[float], expected: list[float]) -> None:
+    assert quartiles(values) == expected
+
+
+def test_the_table_says_what_matters() -> None:
+    text = table(report())
+    for words in (
+        "m: 4 layers, 8 experts, 2 per token, 4 bits",
+        "6 of 32 experts fit",
+        "decode                0.80 tokens/s, 0.40 each, 0.22 of the RAM roof (0.15 to 0.44)",
+        "a pass takes        2500.0 ms, half of them 1750.0 to 3250.0; 4 passes",
+        "prompt                2.00 tokens/s",
+        "disk wait            75% ██████████████████       ",
+        "2.0 MB of 3.0 MB (of the control group, 3 kB of it page cache)",
+    ):
+        assert words in text, words
+    assert all(len(line) < 120 for line in text.splitlines())
+    assert "attention" not in text  # took no time
+
+
+def test_the_table_of_a_process_without_a_group_says_whose_memory_it_is() -> None:
+    assert "2.0 MB of 3.0 MB (of the process)" in table(report(Footprint(2_000_000, None, PROCESS)))
