@@ -43,7 +43,7 @@ def expert_ffn(x: Floats, block: Bytes, layout: ExpertLayout) -> Floats:
 def expert_ffn_grouped(x: Floats, rows: Sequence[Indices], blocks: Sequence[Bytes], layout: ExpertLayout) -> Floats:
     """Several experts, each for some rows of x: expert_ffn(x[rows[e]], blocks[e], layout) bit for bit, e after e.
 
-    Shapes: x [T, H], rows[e] [N_e] in any order, result [sum of N_e, H]. Faster than one by one: they share the threads.
+    Shapes: x [T, H], rows[e] [N_e] in any order, result [sum of N_e, H]. All share the threads at once.
     """
     out = np.empty((sum(map(len, rows)), layout.down.rows), np.float32)
     _native.expert_ffn_grouped(x, rows, blocks, _expert(layout), out)
