@@ -22,6 +22,7 @@ from edge.checkpoint.matrix import Matrix
 from edge.checkpoint.pack import Pack
 from edge.errors import RequestError
 from edge.events import Event, Failed, GenerationStats, Token
+from edge.experts.absent import NoExperts
 from edge.experts.open_store import StoreOptions, open_store
 from edge.experts.store import ExpertStore
 from edge.locking import lock_in_ram
@@ -99,7 +100,9 @@ class Engine:
     `logits_blocks` is used at a time, which do the same inside.
     """
 
-    def __init__(self, pack: Pack, options: EngineOptions, model: Model, store: ExpertStore, plan: MemoryPlan) -> None:
+    def __init__(
+        self, pack: Pack, options: EngineOptions, model: Model, store: ExpertStore | NoExperts, plan: MemoryPlan
+    ) -> None:
         self.pack = pack
         self.config = pack.config
         self.context_tokens = options.context_tokens
@@ -134,7 +137,7 @@ class Engine:
         kernels.set_num_threads(options.threads)
         plan = plan_memory(
             pack.config,
-            pack.experts,
+            pack.manifest.contents.experts,
             dense_bytes=pack.dense_nbytes,
             baseline_bytes=resident_bytes(),
             memory_bytes=options.memory_bytes,
@@ -145,11 +148,14 @@ class Engine:
             prefix_bytes=options.prefix_memory_bytes,
         )
         tensors = pack.load_dense(_counted(progress, pack.dense_nbytes))
-        store = open_store(pack, plan.num_slots, StoreOptions(verify=options.verify))
+        store: ExpertStore | NoExperts = NoExperts()
+        if pack.config.num_experts:
+            store = open_store(pack, plan.num_slots, StoreOptions(verify=options.verify))
         dense = [tensor.data if isinstance(tensor, Matrix) else tensor for tensor in tensors.values()]
         if not lock_in_ram([*dense, store.memory]):
             log.warning("weights_not_locked_in_ram", bytes=plan.dense_bytes + plan.expert_bytes)
-        return cls(pack, options, Model(pack.config, tensors, store, watch), store, plan)
+        source = store if isinstance(store, ExpertStore) else None
+        return cls(pack, options, Model(pack.config, tensors, source, watch), store, plan)
 
     @property
     def has_work(self) -> bool:

@@ -12,6 +12,7 @@ from edge.batch import Batch
 from edge.config import ModelConfig
 from edge.errors import CancelledError, EdgeError, PackError, RequestError, StorageError
 from edge.events import Event, Failed, Finished, GenerationStats, Started, Token
+from edge.experts.absent import NoExperts
 from edge.experts.store import ExpertStore
 from edge.model import Model
 from edge.sampler import Sampling
@@ -28,7 +29,12 @@ class RequestLoop:
     """Not thread-safe. The contract of its methods: edge.engine.Engine."""
 
     def __init__(
-        self, config: ModelConfig, model: Model, store: ExpertStore, states: StatePool, scheduler: Scheduler
+        self,
+        config: ModelConfig,
+        model: Model,
+        store: ExpertStore | NoExperts,
+        states: StatePool,
+        scheduler: Scheduler,
     ) -> None:
         self._config = config
         self._model = model
