@@ -22,6 +22,7 @@ from edge.checkpoint.matrix import Matrix
 from edge.checkpoint.pack import Pack
 from edge.errors import RequestError
 from edge.events import Event, Failed, GenerationStats, Token
+from edge.experts.open_store import StoreOptions, open_store
 from edge.experts.store import ExpertStore
 from edge.locking import lock_in_ram
 from edge.loop import RequestLoop, nothing
@@ -144,7 +145,7 @@ class Engine:
             prefix_bytes=options.prefix_memory_bytes,
         )
         tensors = pack.load_dense(_counted(progress, pack.dense_nbytes))
-        store = ExpertStore(pack, plan.num_slots, kernels.ExpertReader(pack.expert_paths))
+        store = open_store(pack, plan.num_slots, StoreOptions(verify=options.verify))
         dense = [tensor.data if isinstance(tensor, Matrix) else tensor for tensor in tensors.values()]
         if not lock_in_ram([*dense, store.memory]):
             log.warning("weights_not_locked_in_ram", bytes=plan.dense_bytes + plan.expert_bytes)

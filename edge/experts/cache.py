@@ -1,28 +1,17 @@
 """Which expert sits in which slot. Values in, values out: no memory, no reads, no clock."""
 
-from collections import OrderedDict
-from typing import NamedTuple
-
-
-class ExpertKey(NamedTuple):
-    """One routed expert of the model."""
-
-    layer: int
-    expert: int
+from edge.experts.policies import ExpertKey, Policy
 
 
 class SlotCache:
-    """Experts in a fixed number of slots; the least recently used one that is not pinned gives way.
+    """Experts in a fixed number of slots; of those that are not pinned, `policy` says which gives way."""
 
-    An expert admitted with `is_scan` is the next to give way, and looking one up so does not make it recent: a prompt
-    passes through every expert once and would otherwise flush those that decoding keeps using.
-    """
-
-    def __init__(self, num_slots: int) -> None:
+    def __init__(self, num_slots: int, policy: Policy) -> None:
         if num_slots < 1:
             raise ValueError(f"a cache of {num_slots} slots holds nothing")
         self.num_slots = num_slots
-        self._slots: OrderedDict[ExpertKey, int] = OrderedDict()  # least recently used first
+        self._policy = policy
+        self._slots: dict[ExpertKey, int] = {}
         self._pins: dict[ExpertKey, int] = {}
         self._free = list(range(num_slots - 1, -1, -1))
 
@@ -32,12 +21,19 @@ class SlotCache:
     def __len__(self) -> int:
         return len(self._slots)
 
-    def find(self, key: ExpertKey, *, is_scan: bool = False) -> int | None:
-        """The slot of `key`, now the most recently used unless `is_scan`; None if it is in none."""
-        slot = self._slots.get(key)
-        if slot is not None and not is_scan:
-            self._slots.move_to_end(key)
-        return slot
+    @property
+    def num_pinned(self) -> int:
+        """How many experts are pinned."""
+        return len(self._pins)
+
+    def num_pins(self, key: ExpertKey) -> int:
+        """How often `key` is pinned."""
+        return self._pins.get(key, 0)
+
+    def use(self, key: ExpertKey, *, is_scan: bool = False) -> bool:
+        """Note that `key` is needed; whether it is in a slot."""
+        self._policy.use(key, is_scan=is_scan)
+        return key in self._slots
 
     def slot(self, key: ExpertKey) -> int:
         """The slot of `key`, which is in one."""
@@ -45,12 +41,14 @@ class SlotCache:
 
     def admit(self, key: ExpertKey, *, is_scan: bool = False) -> int | None:
         """A slot for `key`, which is in none yet; None if every slot is pinned."""
-        if not self._free and not self._evict():
-            return None
+        if not self._free:
+            victim = self._policy.victim(self._pins)
+            if victim is None:
+                return None
+            self.drop(victim)
         slot = self._free.pop()
         self._slots[key] = slot
-        if is_scan:
-            self._slots.move_to_end(key, last=False)
+        self._policy.admit(key, is_scan=is_scan)
         return slot
 
     def pin(self, key: ExpertKey) -> None:
@@ -66,10 +64,4 @@ class SlotCache:
     def drop(self, key: ExpertKey) -> None:
         """Empty the slot of `key`, which is not pinned and whose content is not to be used."""
         self._free.append(self._slots.pop(key))
-
-    def _evict(self) -> bool:
-        for key in self._slots:
-            if key not in self._pins:
-                self.drop(key)
-                return True
-        return False
+        self._policy.remove(key)

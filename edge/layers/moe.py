@@ -139,6 +139,11 @@ def group_by_expert(chosen: NDArray[np.int32], shares: NDArray[np.float32]) -> R
         return Routing(chosen[0].tolist(), [FIRST_ROW] * num_chosen, list(shares.reshape(num_chosen, 1)))
     flat = chosen.ravel()
     order = np.argsort(flat, kind="stable")  # by expert, tokens rising within each
-    experts, starts = np.unique(flat[order], return_index=True)
-    rows = np.split((order // num_chosen).astype(np.int32), starts[1:])
-    return Routing(experts.tolist(), rows, np.split(shares.ravel()[order], starts[1:]))
+    experts = flat[order]
+    rows, weights = (order // num_chosen).astype(np.int32), shares.ravel()[order]
+    # Slices, for np.unique and np.split together take 0.1 ms, in every layer of every step.
+    starts = [0, *(np.flatnonzero(experts[1:] != experts[:-1]) + 1).tolist()]
+    runs = list(zip(starts, [*starts[1:], len(flat)], strict=True))
+    return Routing(
+        experts[starts].tolist(), [rows[begin:end] for begin, end in runs], [weights[begin:end] for begin, end in runs]
+    )

@@ -5,7 +5,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from edge.experts.cache import ExpertKey, SlotCache
+from edge.experts.cache import SlotCache
+from edge.experts.policies import ExpertKey, Lru
 
 keys = st.builds(ExpertKey, st.integers(0, 2), st.integers(0, 3))
 
@@ -15,16 +16,18 @@ class CacheMachine(RuleBasedStateMachine):
 
     @initialize(num_slots=st.integers(1, 6))
     def start(self, num_slots: int) -> None:
-        self.cache = SlotCache(num_slots)
+        self.cache = SlotCache(num_slots, Lru(resists_scans=True))
         self.order: list[ExpertKey] = []
         self.slots: dict[ExpertKey, int] = {}
         self.pins: list[ExpertKey] = []
 
     @rule(key=keys, is_scan=st.booleans())
     def use(self, key: ExpertKey, is_scan: bool) -> None:
-        slot = self.cache.find(key, is_scan=is_scan)
-        assert slot == self.slots.get(key)
-        if slot is None:
+        is_there = self.cache.use(key, is_scan=is_scan)
+        assert is_there == (key in self.slots)
+        if is_there:
+            assert self.cache.slot(key) == self.slots[key]
+        if not is_there:
             self._admit(key, is_scan)
         elif not is_scan:
             self.order.remove(key)
@@ -83,11 +86,11 @@ TestCacheMachine = CacheMachine.TestCase
 
 def test_a_cache_without_slots_is_refused() -> None:
     with pytest.raises(ValueError, match="0 slots"):
-        SlotCache(0)
+        SlotCache(0, Lru(resists_scans=True))
 
 
 def test_a_scan_passes_through_without_evicting_what_was_in_use() -> None:
-    cache = SlotCache(4)
+    cache = SlotCache(4, Lru(resists_scans=True))
     hot = [ExpertKey(0, expert) for expert in range(3)]
     for key in hot:
         cache.admit(key)

@@ -1,0 +1,91 @@
+"""The blocks of some experts of one layer, handed over in batches while the rest is still being read."""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.errors import StorageError
+from edge.experts.policies import ExpertKey
+
+SCAN_READS_AHEAD = 16  # more in flight gains nothing on the disks measured
+
+
+class Slots(Protocol):
+    """What a fetch asks of the store."""
+
+    @property
+    def num_slots(self) -> int:
+        """How many experts fit."""
+
+    def pin(self, key: ExpertKey, *, is_scan: bool) -> bool:
+        """Hold `key` in a slot, its read started if it was in none; False if every slot is held."""
+
+    def unpin(self, key: ExpertKey) -> None:
+        """Let `key` give way again."""
+
+    def block(self, key: ExpertKey) -> NDArray[np.uint8]:
+        """The block of a pinned `key`, once its read ended. Raises StorageError; `key` is then in no slot."""
+
+    def loaded(self, keys: Sequence[ExpertKey]) -> list[ExpertKey]:
+        """Those of some pinned keys for which `block` would return, or raise, at once; waits until there is one."""
+
+
+class Fetch:
+    """Reads ahead into as many slots as it may hold.
+
+    Decoding gets together whatever is there, hits first, then in order of arrival. A scan gets one expert at a time in
+    the order asked for, and holds few slots, for it takes them from what decoding uses.
+    """
+
+    def __init__(self, slots: Slots, keys: Sequence[ExpertKey], *, is_scan: bool) -> None:
+        self._slots = slots
+        self._is_scan = is_scan
+        self._most_pinned = min(SCAN_READS_AHEAD, max(1, slots.num_slots // 2)) if is_scan else slots.num_slots
+        self._ahead = deque(keys)
+        self._pinned: list[ExpertKey] = []  # and not yet handed over
+        self._taken: list[ExpertKey] = []
+
+    def __iter__(self) -> Iterator[list[tuple[int, NDArray[np.uint8]]]]:
+        return self
+
+    def __next__(self) -> list[tuple[int, NDArray[np.uint8]]]:
+        self._let_go()
+        self.read_ahead()
+        if not self._pinned and self._ahead:  # a silent end here would leave experts out of the sum
+            raise RuntimeError(f"all {self._slots.num_slots} slots are held by another fetch")
+        if not self._pinned:
+            raise StopIteration
+        ready = self._pinned[:1] if self._is_scan else self._slots.loaded(self._pinned)
+        return [(key.expert, self._take(key)) for key in ready]
+
+    def read_ahead(self) -> None:
+        """Start as many reads as there are slots for."""
+        while len(self._pinned) < self._most_pinned and self._ahead:
+            if not self._slots.pin(self._ahead[0], is_scan=self._is_scan):
+                return
+            self._pinned.append(self._ahead.popleft())
+
+    def close(self) -> None:
+        """Let go of every slot, after the reads into them ended."""
+        self._let_go()
+        for key in self._pinned:
+            # Whoever abandons a fetch has its reason already; a second failed read adds nothing to it.
+            with suppress(StorageError):
+                self._slots.block(key)
+                self._slots.unpin(key)
+        self._pinned.clear()
+
+    def _take(self, key: ExpertKey) -> NDArray[np.uint8]:
+        self._pinned.remove(key)
+        block = self._slots.block(key)
+        self._taken.append(key)
+        return block
+
+    def _let_go(self) -> None:
+        for key in self._taken:
+            self._slots.unpin(key)
+        self._taken.clear()

@@ -1,0 +1,98 @@
+"""Replays a trace of expert accesses against cache policies, and against the best that any policy could do."""
+
+from collections import deque
+from collections.abc import Callable, Container, Iterable, Mapping
+from dataclasses import dataclass
+
+from edge.experts.cache import SlotCache
+from edge.experts.policies import DecayedLfu, ExpertKey, Lru, Policy, Ranked
+from edge.experts.trace import Access
+
+NEVER = 2**62
+
+
+class Belady:
+    """The bound: what is needed again last gives way. Knows the future, so it is no policy for an engine."""
+
+    def __init__(self, accesses: Iterable[Access]) -> None:
+        """`accesses`: all that will come, in order."""
+        self._future: dict[ExpertKey, deque[int]] = {}
+        for time, access in enumerate(accesses):
+            for expert in access.experts:
+                self._future.setdefault(ExpertKey(access.layer, expert), deque()).append(time)
+        self._resident = Ranked()
+
+    def use(self, key: ExpertKey, *, is_scan: bool) -> None:
+        """See Policy."""
+        self._future[key].popleft()
+        if key in self._resident:
+            self.admit(key, is_scan=is_scan)
+
+    def admit(self, key: ExpertKey, *, is_scan: bool) -> None:  # noqa: ARG002 of the protocol
+        """See Policy."""
+        future = self._future[key]
+        self._resident[key] = (-future[0] if future else -NEVER, 0)
+
+    def remove(self, key: ExpertKey) -> None:
+        """See Policy."""
+        del self._resident[key]
+
+    def victim(self, held: Container[ExpertKey]) -> ExpertKey | None:
+        """See Policy."""
+        return self._resident.lowest(held)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a cache would have done."""
+
+    lookups: int
+    hits: int
+    decode_lookups: int  # of passes without prompts
+    decode_hits: int
+
+    @property
+    def hit_rate(self) -> float:
+        """Over the whole trace."""
+        return self.hits / self.lookups if self.lookups else 0.0
+
+    @property
+    def decode_hit_rate(self) -> float:
+        """While decoding only."""
+        return self.decode_hits / self.decode_lookups if self.decode_lookups else 0.0
+
+
+# By the name that the command knows. Each is made for a number of slots and a trace of so many uses per pass.
+POLICIES: Mapping[str, Callable[[float, Iterable[Access]], Policy]] = {
+    "lru": lambda _, __: Lru(resists_scans=False),
+    "scan-lru": lambda _, __: Lru(resists_scans=True),
+    "lfu": lambda uses, _: DecayedLfu.for_passes(uses),
+    "belady": lambda _, accesses: Belady(accesses),
+}
+
+
+def simulate(accesses: Iterable[Access], policy: Policy, num_slots: int) -> Outcome:
+    """Ask a cache for all `accesses` as the expert store does: what is needed together is held together."""
+    cache = SlotCache(num_slots, policy)
+    counts = {True: [0, 0], False: [0, 0]}  # by is_scan: look-ups, hits
+    for access in accesses:
+        keys = [ExpertKey(access.layer, expert) for expert in access.experts]
+        found = [cache.use(key, is_scan=access.is_scan) for key in keys]
+        counts[access.is_scan][0] += len(keys)
+        counts[access.is_scan][1] += sum(found)
+        _load(cache, keys, access.is_scan)
+    (scans, scan_hits), (decodes, decode_hits) = counts[True], counts[False]
+    return Outcome(scans + decodes, scan_hits + decode_hits, decodes, decode_hits)
+
+
+def _load(cache: SlotCache, keys: list[ExpertKey], is_scan: bool) -> None:
+    """Bring in what is missing. With more keys than slots the first ones make room for the last."""
+    held = deque[ExpertKey]()
+    for key in sorted(keys, key=lambda key: key not in cache):
+        if key not in cache:
+            while cache.admit(key, is_scan=is_scan) is None:
+                cache.unpin(held.popleft())
+        cache.pin(key)
+        held.append(key)
+    for key in held:
+        cache.unpin(key)

@@ -1,0 +1,96 @@
+"""Which experts were asked for, recorded while a model runs: what the cache policies are compared on."""
+
+import zipfile
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.errors import TraceError
+
+_COLUMNS = ("step", "layer", "is_scan", "end", "expert")
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """The experts of one layer that one pass of the model needed."""
+
+    step: int  # number of the pass
+    layer: int
+    experts: tuple[int, ...]  # distinct
+    is_scan: bool  # the pass had tokens of a prompt
+
+
+class TraceWriter:
+    """Collects accesses, a few bytes each, and writes them when closed. Give `record` to ExpertStore.recorder."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises OSError if `path` cannot be written: at once, not after the run."""
+        self._file = path.open("wb")
+        self._columns = {name: array("i") for name in _COLUMNS}
+
+    def record(self, layer: int, experts: Sequence[int], is_scan: bool) -> None:
+        """One more access; a layer that does not follow the last one begins the next pass."""
+        columns = self._columns
+        layers, steps = columns["layer"], columns["step"]
+        step = 0 if not layers else steps[-1] + (layer <= layers[-1])
+        columns["expert"].extend(experts)
+        for name, value in (("step", step), ("layer", layer), ("is_scan", is_scan)):
+            columns[name].append(value)
+        columns["end"].append(len(columns["expert"]))
+
+    def close(self) -> None:
+        """Write the file; idempotent."""
+        if not self._file.closed:
+            with self._file:
+                columns = {name: np.array(values, np.int32) for name, values in self._columns.items()}
+                np.savez_compressed(self._file, allow_pickle=False, **columns)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+class Trace:
+    """A recorded trace in memory."""
+
+    def __init__(self, columns: dict[str, NDArray[np.int64]]) -> None:
+        self._columns = columns
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Raises TraceError naming the file."""
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                columns = {name: np.asarray(stored[name]) for name in _COLUMNS}
+        except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise TraceError(f"{path}: not a trace of expert accesses: {error}") from error
+        trace = cls(columns)
+        trace._check(path)
+        return trace
+
+    def _check(self, path: Path) -> None:
+        columns = self._columns
+        if any(column.ndim != 1 or not np.issubdtype(column.dtype, np.integer) for column in columns.values()):
+            raise TraceError(f"{path}: its columns are not lists of whole numbers")
+        if len({len(columns[name]) for name in ("step", "layer", "is_scan", "end")}) != 1:
+            raise TraceError(f"{path}: its columns differ in length")
+        ends = np.concatenate([[0], columns["end"]])
+        if (np.diff(ends) < 0).any() or ends[-1] != len(columns["expert"]):
+            raise TraceError(f"{path}: its accesses do not add up to its {len(columns['expert'])} experts")
+
+    def __len__(self) -> int:
+        return len(self._columns["step"])
+
+    def __iter__(self) -> Iterator[Access]:
+        steps, layers, scans, ends, experts = (self._columns[name].tolist() for name in _COLUMNS)
+        begin = 0
+        for step, layer, is_scan, end in zip(steps, layers, scans, ends, strict=True):
+            yield Access(step, layer, tuple(experts[begin:end]), bool(is_scan))
+            begin = end
