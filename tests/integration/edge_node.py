@@ -27,7 +27,7 @@ def make_pack(directory: Path, *, tokenizer: bool = True) -> Path:
     """A pack of the random model in `directory`."""
     checkpoint, pack = directory / "checkpoint", directory / "pack"
     write_random_checkpoint(checkpoint, tokenizer=tokenizer)
-    with Conversion(checkpoint, pack, bits=8, force=False) as conversion:
+    with Conversion(checkpoint, pack, bits=8, group=32, force=False) as conversion:
         progress: list[int] = []
         conversion.run(progress.append)
     return pack
