@@ -278,10 +278,9 @@ class Engine:
             self._states.give_back(state)
 
     @property
-    def expert_memory(self) -> NDArray[np.uint8]:
-        """All expert slots, [slots, block_bytes], to measure with: whoever writes there may not `step` again, unless
-        no expert has been read yet."""
-        return self._store.memory
+    def experts(self) -> ExpertStore:
+        """The store of routed experts, for measurements."""
+        return self._store
 
     def stats(self) -> EngineStats:
         """Counters and memory at this moment."""
