@@ -159,18 +159,7 @@ class Engine:
             limits = {"context_tokens": options.context_tokens, "max_positions": pack.config.max_positions}
             log.warning("context_beyond_trained_positions", **limits)
         kernels.set_num_threads(options.threads)
-        plan = plan_memory(
-            pack.config,
-            pack.manifest.contents.experts,
-            dense_bytes=pack.dense_nbytes,
-            baseline_bytes=resident_bytes(),
-            memory_bytes=options.memory_bytes,
-            context_tokens=options.context_tokens,
-            chunk_tokens=options.chunk_tokens,
-            most_slots=options.expert_slots,
-            max_sequences=options.max_sequences,
-            prefix_bytes=_wished_prefix_bytes(options, pack),
-        )
+        plan = planned(pack, options)
         with ExitStack() as on_error:
             prefix_disk = None
             if options.prefix_dir:
@@ -320,6 +309,22 @@ class Engine:
         for token in (min(ids), max(ids)):
             _check_range("token id", token, 0, self.config.vocab_size - 1)
         return ids
+
+
+def planned(pack: Pack, options: EngineOptions) -> MemoryPlan:
+    """How this process, as big as it is now, would share its memory out. Raises BudgetError."""
+    return plan_memory(
+        pack.config,
+        pack.manifest.contents.experts,
+        dense_bytes=pack.dense_nbytes,
+        baseline_bytes=resident_bytes(),
+        memory_bytes=options.memory_bytes,
+        context_tokens=options.context_tokens,
+        chunk_tokens=options.chunk_tokens,
+        most_slots=options.expert_slots,
+        max_sequences=options.max_sequences,
+        prefix_bytes=_wished_prefix_bytes(options, pack),
+    )
 
 
 def _counted(progress: Progress, total: int) -> Callable[[int], None]:
