@@ -57,13 +57,15 @@ def memory_figures(footprint: Footprint, budget_bytes: int) -> Figures:
 def loads(measured: Measured, weights: Weights) -> tuple[Load, Load]:
     """What decoding, and what reading the prompt, had to read.
 
-    Disk: what was read. RAM: the weights that the computation goes through, the dense ones once per pass and each
-    expert once per pass and layer that needs it. A prompt needs the head once, after its last pass.
+    Disk: the experts that were not in RAM when asked for; what was read on a wrong guess was not needed. RAM: the
+    weights that the computation goes through, the dense ones once per pass and each expert once per pass and layer that
+    needs it. A prompt needs the head once, after its last pass.
     """
     prefill, decode = measured.prefill, measured.decode
     decode_ram = weights.pass_bytes(0) * len(decode.pass_seconds) + decode.lookups * weights.expert
     prefill_ram = weights.pass_bytes(0, with_head=False) * len(prefill.pass_seconds) + prefill.lookups * weights.expert
-    return Load(decode.read_bytes, decode_ram), Load(prefill.read_bytes, prefill_ram + weights.dense[HEAD])
+    decode_disk, prefill_disk = (phase.misses * weights.expert for phase in (decode, prefill))
+    return Load(decode_disk, decode_ram), Load(prefill_disk, prefill_ram + weights.dense[HEAD])
 
 
 def quartiles(values: Sequence[float]) -> list[float]:

@@ -37,6 +37,11 @@ class Phase:
         return self.tokens / self.seconds
 
     @property
+    def misses(self) -> int:
+        """Look-ups that the disk had to answer."""
+        return self.lookups - self.hits
+
+    @property
     def hit_rate(self) -> float:
         """Share of look-ups answered from RAM; 1 of none, as nothing was missing."""
         return self.hits / self.lookups if self.lookups else 1.0

@@ -1,8 +1,8 @@
 """One run of `flashgate-edge bench`, from loading the model to the figures."""
 
-import contextlib
 import platform
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 
 from tqdm import tqdm
@@ -15,11 +15,15 @@ from edge.bench.probe import machine_rates
 from edge.bench.traffic import weights
 from edge.bench.workload import Workload
 from edge.engine import Engine, EngineOptions
+from edge.experts.trace import TraceWriter
 from edge.profiling import Stopwatch
 
 
-def bench(path: Path, workload: Workload, memory_bytes: int, threads: int) -> Figures:
-    """Everything that `bench --json` prints. Raises RequestError, PackError, BudgetError, StorageError."""
+def bench(path: Path, workload: Workload, memory_bytes: int, threads: int, trace: Path | None = None) -> Figures:
+    """Everything that `bench --json` prints; `trace` gets the experts that each layer asked for, warm-up and all.
+
+    Raises RequestError, PackError, BudgetError, StorageError; OSError if the trace cannot be written.
+    """
     options = EngineOptions(
         memory_bytes=memory_bytes,
         context_tokens=engine_context(workload),
@@ -27,11 +31,12 @@ def bench(path: Path, workload: Workload, memory_bytes: int, threads: int) -> Fi
         max_sequences=workload.sequences,
     )
     watch = Stopwatch()
-    with _progress() as (show, loading):
+    with _progress() as (show, loading), TraceWriter(trace) if trace else nullcontext() as writer:
         engine = Engine.load(path, options, loading, watch)
-        with contextlib.closing(engine):
+        with closing(engine):
             show("disk and RAM")
             before = machine_rates(engine)
+            engine.experts.recorder = writer.record if writer else None
             measured = measure(engine, watch, workload, show)
             held = footprint()
             show("disk and RAM")
@@ -73,7 +78,7 @@ def _conditions(engine: Engine, workload: Workload, threads: int) -> Figures:
     }
 
 
-@contextlib.contextmanager
+@contextmanager
 def _progress() -> Iterator[tuple[Callable[[str], None], Callable[[int, int], None]]]:
     """What to call with the phase at every pass, and with the bytes loaded and all of them; shown on a terminal."""
     with tqdm(bar_format="{desc}: {n} passes, {elapsed}", leave=False, disable=None) as bar:
