@@ -137,10 +137,10 @@ class _Room:
     """What is left for states, scratch and experts, and how to divide it.
 
     An expert that gives way to a state or to scratch is read from disk again and again. So the states of all places
-    may take an eighth of the room, and so may the scratch of a chunk; more only if every expert fits beside them. An
-    eighth fewer experts costs a single request at most an eighth of its speed. A place more lets another request share
-    each read, and a chunk twice as long halves the reads of a long prompt: beyond about 100 tokens a chunk reads nearly
-    all experts of each layer however short it is.
+    may take an eighth of the room, or what is left beside all experts, and the scratch of a chunk an eighth: an eighth
+    fewer experts costs a single request at most an eighth of its speed. A place more lets another request share each
+    read, and a chunk twice as long halves the reads of a long prompt: beyond about 100 tokens a chunk reads nearly all
+    experts of each layer however short it is. Where all experts are in RAM a longer chunk gains nothing.
     """
 
     config: ModelConfig
@@ -156,11 +156,10 @@ class _Room:
     def sensible_sequences(self, least_chunk: int) -> int:
         """How many places there should be."""
         number = 1
-        while (
-            number < MAX_SEQUENCES
-            and self.fits(number + 1, least_chunk)
-            and self._is_cheap(self._states(number + 1), self._scratch(DEFAULT_CHUNK_TOKENS, number + 1))
-        ):
+        while number < MAX_SEQUENCES and self.fits(number + 1, least_chunk):
+            spare = self.size - self._all_experts - self._scratch(DEFAULT_CHUNK_TOKENS, number + 1)
+            if self._states(number + 1) > max(self.size // 8, spare):
+                break
             number += 1
         return number
 
@@ -172,18 +171,21 @@ class _Room:
 
     def lengthened(self, chunk_tokens: int, num_sequences: int) -> int:
         """A chunk as long as is worth its scratch: doubled as long as that is cheap."""
+        scratch, states = self._scratch(chunk_tokens, num_sequences), self._states(num_sequences)
+        if states + scratch + self._all_experts <= self.size:
+            return chunk_tokens
         most = min(MAX_CHUNK_TOKENS, self.context_tokens)
         while (
             chunk_tokens < most
             and self.fits(num_sequences, 2 * chunk_tokens)
-            and self._is_cheap(self._scratch(2 * chunk_tokens, num_sequences), self._states(num_sequences))
+            and self._scratch(2 * chunk_tokens, num_sequences) <= self.size // 8
         ):
             chunk_tokens *= 2
         return chunk_tokens
 
-    def _is_cheap(self, part: int, others: int) -> bool:
-        all_experts = self.config.num_layers * self.config.num_experts * self.block_bytes
-        return part <= self.size // 8 or part + others + all_experts <= self.size
+    @property
+    def _all_experts(self) -> int:
+        return self.config.num_layers * self.config.num_experts * self.block_bytes
 
     def _states(self, num_sequences: int) -> int:
         return state_bytes(self.config, num_sequences, self.context_tokens)
