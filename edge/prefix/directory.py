@@ -42,8 +42,10 @@ class PrefixDirectory:
             raise
 
     def close(self) -> None:
-        """Unlock it; nothing else may be called afterwards."""
-        os.close(self.handle)
+        """Unlock it; idempotent, and nothing else may be called afterwards."""
+        if self.handle >= 0:
+            os.close(self.handle)
+        self.handle = -1
 
     def addresses(self) -> list[Address]:
         """The snapshots there now, by their files' names alone. Raises OSError."""
