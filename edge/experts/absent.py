@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.experts.store import StoreStats
+from edge.experts.store import Recorder, StoreStats
 
 
 class NoExperts:
@@ -11,6 +11,7 @@ class NoExperts:
 
     num_slots = 0
     num_resident = 0
+    recorder: Recorder | None = None  # nothing to record
 
     @property
     def memory(self) -> NDArray[np.uint8]:
