@@ -32,8 +32,8 @@ class PrefixDirectory:
             raise PrefixDirectoryError(f"{path}: {error.strerror}") from error
         try:
             self._check_private()
+            self._check_ours()
             self._lock(alone=alone)
-            self.secret = self._read_secret()
         except OSError as error:
             self.close()
             raise PrefixDirectoryError(f"{path}: {error.strerror}") from error
@@ -46,6 +46,15 @@ class PrefixDirectory:
         if self.handle >= 0:
             os.close(self.handle)
         self.handle = -1
+
+    def secret(self) -> bytes:
+        """The secret under which things here are named, made if there is none. Raises PrefixDirectoryError."""
+        try:
+            if SECRET_FILE not in self._names():
+                self._make_secret()
+            return self._read_secret()
+        except OSError as error:
+            raise PrefixDirectoryError(f"{self.path / SECRET_FILE}: {error.strerror}") from error
 
     def addresses(self) -> list[Address]:
         """The snapshots there now, by their files' names alone. Raises OSError."""
@@ -79,8 +88,18 @@ class PrefixDirectory:
                 finally:
                     os.close(handle)
 
+    def forget(self, scope: bytes) -> int:
+        """Remove a scope's snapshots; how many. Raises OSError: who asked must know that something is left."""
+        addresses = [address for address in self.addresses() if address.scope == scope]
+        for address in addresses:
+            self.remove(address.file_name)
+        return len(addresses)
+
     def clear(self) -> int:
-        """Remove all snapshots and the secret, without which no copy of them has a meaning; how many they were."""
+        """Remove all snapshots and the secret, without which no copy of them has a meaning; how many they were.
+
+        Raises OSError.
+        """
         addresses = self.addresses()
         for name in [*(address.file_name for address in addresses), *self.unfinished(), SECRET_FILE]:
             self.remove(name)
@@ -105,13 +124,14 @@ class PrefixDirectory:
             who = "an engine uses it: stop it first" if alone else "it is being cleared"
             raise PrefixDirectoryError(f"{self.path}: {who}") from error
 
-    def _read_secret(self) -> bytes:
+    def _check_ours(self) -> None:
+        """A mistyped path must not fill somebody's documents with our files."""
         names = self._names()
-        if SECRET_FILE not in names:
-            # A mistyped path must not fill somebody's documents with our files.
-            if any(not name.endswith(_UNFINISHED) for name in names):
-                raise PrefixDirectoryError(f"{self.path} holds other files: name a directory that is empty or new")
-            self._make_secret()
+        foreign = [name for name in names if not name.endswith(_UNFINISHED) and Address.of_file(name) is None]
+        if foreign and SECRET_FILE not in names:
+            raise PrefixDirectoryError(f"{self.path} holds other files: name a directory that is empty or new")
+
+    def _read_secret(self) -> bytes:
         handle = os.open(SECRET_FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.handle)
         try:
             found, content = os.fstat(handle), os.read(handle, SECRET_BYTES + 1)

@@ -85,12 +85,6 @@ class DiskTier:
             return False
         return True
 
-    def forget(self, scope: bytes) -> None:
-        """Remove a scope's snapshots. Raises OSError: who asked must know that something is left."""
-        for address in self.directory.addresses():
-            if address.scope == scope:
-                self.directory.remove(address.file_name)
-
     def _read(self, address: Address, out: NDArray[np.uint8] | None) -> bool:
         """Check a file's header, or, with `out`, read all of it; whether `out` is filled."""
         try:

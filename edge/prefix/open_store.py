@@ -15,8 +15,12 @@ from edge.prefix.keys import PrefixKeys
 def open_disk(path: Path, budget_bytes: int, pack: Pack) -> DiskTier:
     """The snapshots of a pack in the directory `path`, cleared of what is damaged. Raises PrefixDirectoryError."""
     directory = PrefixDirectory(path)
-    tier = DiskTier(directory, PrefixKeys(directory.secret), model_identity(pack), budget_bytes)
-    tier.sweep()
+    try:
+        tier = DiskTier(directory, PrefixKeys(directory.secret()), model_identity(pack), budget_bytes)
+        tier.sweep()
+    except BaseException:
+        directory.close()
+        raise
     return tier
 
 

@@ -59,7 +59,7 @@ class PrefixStore:
         self._cache.forget(scope)
         if self._disk and self._writer:
             self._writer.drain()
-            self._disk.forget(scope)
+            self._disk.directory.forget(scope)
 
     def stats(self) -> PrefixStats:
         """Counters, and what is held."""

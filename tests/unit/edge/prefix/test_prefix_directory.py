@@ -19,8 +19,10 @@ def mode(path: Path) -> int:
 
 def secret_of(path: Path) -> bytes:
     directory = PrefixDirectory(path)
-    directory.close()
-    return directory.secret
+    try:
+        return directory.secret()
+    finally:
+        directory.close()
 
 
 @pytest.mark.parametrize("open_to", [0o755, 0o770, 0o702, 0o710])
@@ -80,8 +82,9 @@ def test_a_secret_that_was_touched_is_refused_with_the_remedy(tmp_path: Path, fa
         case "link":
             file.rename(tmp_path / "elsewhere")
             file.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(PrefixDirectoryError):
-        PrefixDirectory(path)
+    message = "secret: Too many" if fault == "link" else "secret is not as it was made: `flashgate-edge prefix clear`"
+    with pytest.raises(PrefixDirectoryError, match=message):
+        secret_of(path)
 
 
 def test_what_it_makes_is_private_whatever_the_umask(tmp_path: Path) -> None:

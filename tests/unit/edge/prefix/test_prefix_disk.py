@@ -29,7 +29,7 @@ LENGTH_OFFSET = 16 + 4 + 32 + 16 + 32  # of the field in the header
 
 def open_tier(path: Path, *, budget_bytes: int = 10**9, identity: bytes = IDENTITY) -> DiskTier:
     directory = PrefixDirectory(path)
-    return DiskTier(directory, PrefixKeys(directory.secret), identity, budget_bytes)
+    return DiskTier(directory, PrefixKeys(directory.secret()), identity, budget_bytes)
 
 
 @pytest.fixture
@@ -185,7 +185,7 @@ def test_files_of_other_kinds_are_never_touched(tier: DiskTier) -> None:
     note = tier.directory.path / "note.prefix"
     note.write_text("mine")
     tier.sweep()
-    tier.forget(tier.keys.scope("a"))
+    tier.directory.forget(tier.keys.scope("a"))
     assert note.read_text() == "mine"
 
 
@@ -270,7 +270,7 @@ def test_a_tenant_is_forgotten_and_the_others_are_not(tier: DiskTier) -> None:
     save(tier, 1, "a")
     save(tier, 2, "a")
     save(tier, 1, "b")
-    tier.forget(tier.keys.scope("a"))
+    tier.directory.forget(tier.keys.scope("a"))
     assert [load(tier, 1, "a"), load(tier, 2, "a"), load(tier, 1, "b")] == [False, False, True]
 
 
