@@ -231,9 +231,9 @@ def router_margins(model: transformers.PreTrainedModel, ids: Sequence[int]) -> N
     """The least difference, over all layers, between the last logit chosen and the first one left: f32[T]."""
     margins = np.full(len(ids), np.inf, np.float32)
 
-    def note(router: torch.nn.Module, _: object, output: tuple[torch.Tensor, ...]) -> None:
+    def note(router: Any, _: object, output: tuple[torch.Tensor, ...]) -> None:
         falling = output[0].float().sort(dim=-1, descending=True).values.numpy()
-        top_k = int(router.top_k)
+        top_k: int = router.top_k
         if top_k < falling.shape[1]:
             np.minimum(margins, falling[:, top_k - 1] - falling[:, top_k], out=margins)
 
