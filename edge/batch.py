@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from edge.config import ModelConfig
 from edge.errors import StorageError
 from edge.layers.rotary import Rotation
+from edge.prefix.snapshot import Capture
 from edge.state import SequenceState
 
 # Token mixers take so many rows at a time: their arrays are the widest of a layer, while the experts, which are read
@@ -18,10 +19,11 @@ BLOCK_ROWS = 256
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """The next tokens of one sequence, and its state."""
+    """The next tokens of one sequence, its state, and the copies to make of it on the way."""
 
     ids: Sequence[int]
     state: SequenceState
+    captures: Sequence[Capture] = ()  # each after another one of these tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,7 @@ class Piece:
     rows: slice
     start: int  # position in its sequence of the first of them
     state: SequenceState
+    capture: Capture | None  # a copy of the state after these rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +106,15 @@ class Batch:
         row = 0
         for index in self.kept:
             segment = self.segments[index]
-            done = 0
-            while done < len(segment.ids):
-                count = min(len(segment.ids) - done, begin + BLOCK_ROWS - row)
-                pieces.append(
-                    Piece(slice(row - begin, row - begin + count), segment.state.length + done, segment.state)
-                )
-                done, row = done + count, row + count
+            start = segment.state.length
+            end = start + len(segment.ids)
+            captures = {capture.length: capture for capture in segment.captures}
+            while start < end:
+                stop = min([begin + BLOCK_ROWS - row + start, end, *(at for at in captures if at > start)])
+                count = stop - start
+                rows = slice(row - begin, row - begin + count)
+                pieces.append(Piece(rows, start, segment.state, captures.get(stop)))
+                start, row = stop, row + count
                 if row == begin + BLOCK_ROWS:
                     blocks.append(self._block(begin, pieces))
                     begin, pieces = row, []

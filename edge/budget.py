@@ -8,6 +8,7 @@ from edge.batch import BLOCK_ROWS
 from edge.checkpoint.layout import ExpertLayout
 from edge.config import ModelConfig
 from edge.errors import BudgetError
+from edge.prefix.snapshot import snapshot_bytes
 from edge.state import FLOAT32_BYTES, conv_channels, delta_bytes, kv_token_bytes
 
 PAGE_BYTES = 4096
@@ -81,7 +82,7 @@ def plan_memory(
     chunk_tokens: int | None = None,
     most_slots: int | None = None,
     max_sequences: int | None = None,
-    prefix_bytes: int = 0,
+    prefix_bytes: int | None = 0,
 ) -> MemoryPlan:
     """Share `memory_bytes` out; what is not wished for (None) is chosen by the rules of `_Room`.
 
@@ -89,10 +90,13 @@ def plan_memory(
 
     Raises BudgetError, with the least that would do, if not even one token's experts of one layer fit.
     """
-    room = _Room(
-        config, layout, context_tokens, memory_bytes - baseline_bytes - dense_bytes - prefix_bytes - MARGIN_BYTES
-    )
+    rest = memory_bytes - baseline_bytes - dense_bytes - MARGIN_BYTES
     least_chunk = min(chunk_tokens or MIN_CHUNK_TOKENS, MIN_CHUNK_TOKENS)
+    if prefix_bytes is None:
+        prefix_bytes = sensible_prefix_bytes(config, memory_bytes, context_tokens)
+        if not _Room(config, layout, context_tokens, rest - prefix_bytes).fits(max_sequences or 1, least_chunk):
+            prefix_bytes = 0
+    room = _Room(config, layout, context_tokens, rest - prefix_bytes)
     if not room.fits(max_sequences or 1, least_chunk):
         quote = least_memory_bytes(
             config, layout, dense_bytes + prefix_bytes, baseline_bytes, context_tokens, least_chunk, max_sequences or 1
@@ -197,6 +201,12 @@ def least_memory_bytes(
     scratch = scratch_bytes(config, min(chunk_tokens, MIN_CHUNK_TOKENS), num_sequences)
     working = state_bytes(config, num_sequences, context_tokens) + scratch + MARGIN_BYTES
     return baseline_bytes + dense_bytes + working + config.top_k * layout.block_bytes + QUOTE_SLACK_BYTES
+
+
+def sensible_prefix_bytes(config: ModelConfig, memory_bytes: int, context_tokens: int) -> int:
+    """What snapshots of prompts are worth: a twentieth of the memory, or nothing where that holds no full context."""
+    share = memory_bytes // 20
+    return share if share >= snapshot_bytes(config, context_tokens) else 0
 
 
 def pool_tokens(num_sequences: int, context_tokens: int) -> int:

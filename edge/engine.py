@@ -7,6 +7,7 @@ failed read leaves no slot behind.
 import os
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Ids
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Self
@@ -17,7 +18,14 @@ from numpy.typing import NDArray
 
 from edge import kernels
 from edge.batch import Segment
-from edge.budget import MemoryPlan, logits_block_tokens, peak_resident_bytes, plan_memory, resident_bytes
+from edge.budget import (
+    MemoryPlan,
+    logits_block_tokens,
+    peak_resident_bytes,
+    plan_memory,
+    resident_bytes,
+    sensible_prefix_bytes,
+)
 from edge.checkpoint.matrix import Matrix
 from edge.checkpoint.pack import Pack
 from edge.errors import RequestError
@@ -27,6 +35,10 @@ from edge.experts.store import ExpertStore
 from edge.locking import lock_in_ram
 from edge.loop import RequestLoop, nothing
 from edge.model import Model
+from edge.prefix.disk import DiskTier
+from edge.prefix.open_store import open_disk
+from edge.prefix.snapshot import snapshot_bytes
+from edge.prefix.store import PrefixStats, PrefixStore
 from edge.profiling import UNTIMED, Watch
 from edge.sampler import Sampling
 from edge.scheduler import Scheduler
@@ -48,9 +60,9 @@ class EngineOptions:
     chunk_tokens: int | None = None  # most tokens of prompts in one pass; None: as many as are worth their memory
     max_sequences: int | None = None  # requests that run at once; None: as many as are worth their memory
     expert_slots: int | None = None  # at most so many experts in RAM, below what the budget allows; for measurements
-    prefix_memory_bytes: int = 0  # for snapshots of prompts' beginnings
-    prefix_disk_bytes: int = 0
-    prefix_dir: Path | None = None
+    prefix_memory_bytes: int | None = 0  # for snapshots of prompts' beginnings; None: as budget.py finds sensible
+    prefix_disk_bytes: int = 0  # the most of them that may lie in prefix_dir
+    prefix_dir: Path | None = None  # snapshots outlive the engine there, readable as prompts for whoever may read it
     verify: Literal["first", "always", "off"] = "always"  # which reads of an expert are checked against its checksum
 
     def __post_init__(self) -> None:
@@ -58,6 +70,10 @@ class EngineOptions:
             _check_least(name, getattr(self, name), 1)
         for name in ("prefix_memory_bytes", "prefix_disk_bytes"):
             _check_least(name, getattr(self, name), 0)
+        if (self.prefix_dir is None) != (self.prefix_disk_bytes == 0):
+            raise RequestError("prefix_dir and prefix_disk_bytes go together: where, and how much at most")
+        if self.prefix_dir and self.prefix_memory_bytes == 0:
+            raise RequestError("prefix_memory_bytes is 0: snapshots reach prefix_dir through memory")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +89,7 @@ class EngineStats:
     memory_bytes: int
     peak_memory_bytes: int
     memory_budget_bytes: int
+    prefixes: PrefixStats
 
     @property
     def hit_rate(self) -> float:
@@ -99,7 +116,15 @@ class Engine:
     `logits_blocks` is used at a time, which do the same inside.
     """
 
-    def __init__(self, pack: Pack, options: EngineOptions, model: Model, store: ExpertStore, plan: MemoryPlan) -> None:
+    def __init__(
+        self,
+        pack: Pack,
+        options: EngineOptions,
+        model: Model,
+        store: ExpertStore,
+        plan: MemoryPlan,
+        prefix_disk: DiskTier | None = None,
+    ) -> None:
         self.pack = pack
         self.config = pack.config
         self.context_tokens = options.context_tokens
@@ -116,7 +141,8 @@ class Engine:
             chunk_tokens=plan.chunk_tokens,
             shared_chunk_tokens=min(plan.chunk_tokens, RESIDENT_CHUNK_TOKENS) if is_resident else plan.chunk_tokens,
         )
-        self._requests = RequestLoop(pack.config, model, store, self._states, scheduler)
+        self._prefixes = PrefixStore(pack.config, plan.prefix_bytes, prefix_disk)
+        self._requests = RequestLoop(pack.config, model, store, self._states, scheduler, self._prefixes)
         self._own_job = 0  # of `generate`: below zero, so that it meets no submitted one
 
     @classmethod
@@ -125,31 +151,27 @@ class Engine:
 
         `watch` is told what the time goes to.
 
-        Raises PackError, BudgetError, StorageError.
+        Raises PackError, BudgetError, StorageError, PrefixDirectoryError.
         """
         pack = Pack.open(path)
         if options.context_tokens > pack.config.max_positions:
             limits = {"context_tokens": options.context_tokens, "max_positions": pack.config.max_positions}
             log.warning("context_beyond_trained_positions", **limits)
         kernels.set_num_threads(options.threads)
-        plan = plan_memory(
-            pack.config,
-            pack.experts,
-            dense_bytes=pack.dense_nbytes,
-            baseline_bytes=resident_bytes(),
-            memory_bytes=options.memory_bytes,
-            context_tokens=options.context_tokens,
-            chunk_tokens=options.chunk_tokens,
-            most_slots=options.expert_slots,
-            max_sequences=options.max_sequences,
-            prefix_bytes=options.prefix_memory_bytes,
-        )
-        tensors = pack.load_dense(_counted(progress, pack.dense_nbytes))
-        store = open_store(pack, plan.num_slots, StoreOptions(verify=options.verify))
-        dense = [tensor.data if isinstance(tensor, Matrix) else tensor for tensor in tensors.values()]
-        if not lock_in_ram([*dense, store.memory]):
-            log.warning("weights_not_locked_in_ram", bytes=plan.dense_bytes + plan.expert_bytes)
-        return cls(pack, options, Model(pack.config, tensors, store, watch), store, plan)
+        plan = planned(pack, options)
+        with ExitStack() as on_error:
+            prefix_disk = None
+            if options.prefix_dir:
+                prefix_disk = open_disk(options.prefix_dir, options.prefix_disk_bytes, pack)
+                on_error.callback(prefix_disk.directory.close)
+            tensors = pack.load_dense(_counted(progress, pack.dense_nbytes))
+            store = open_store(pack, plan.num_slots, StoreOptions(verify=options.verify))
+            dense = [tensor.data if isinstance(tensor, Matrix) else tensor for tensor in tensors.values()]
+            if not lock_in_ram([*dense, store.memory]):
+                log.warning("weights_not_locked_in_ram", bytes=plan.dense_bytes + plan.expert_bytes)
+            engine = cls(pack, options, Model(pack.config, tensors, store, watch), store, plan, prefix_disk)
+            on_error.pop_all()
+        return engine
 
     @property
     def has_work(self) -> bool:
@@ -245,10 +267,9 @@ class Engine:
             self._states.give_back(state)
 
     @property
-    def expert_memory(self) -> NDArray[np.uint8]:
-        """All expert slots, [slots, block_bytes], to measure with: whoever writes there may not `step` again, unless
-        no expert has been read yet."""
-        return self._store.memory
+    def experts(self) -> ExpertStore:
+        """The store of routed experts, for measurements."""
+        return self._store
 
     def stats(self) -> EngineStats:
         """Counters and memory at this moment."""
@@ -263,11 +284,17 @@ class Engine:
             memory_bytes=resident_bytes(),
             peak_memory_bytes=peak_resident_bytes(),
             memory_budget_bytes=self._options.memory_bytes,
+            prefixes=self._prefixes.stats(),
         )
 
+    def forget(self, tenant: str) -> None:
+        """Remove all that a tenant's earlier prompts left behind. Raises OSError if something stays on disk."""
+        self._prefixes.forget(tenant)
+
     def close(self) -> None:
-        """End the reading threads; nothing else may be called afterwards."""
+        """End the reading and writing threads; nothing else may be called afterwards."""
         self._store.close()
+        self._prefixes.close()
 
     def _checked(self, ids: Ids[int]) -> list[int]:
         ids = list(ids)
@@ -280,6 +307,22 @@ class Engine:
         return ids
 
 
+def planned(pack: Pack, options: EngineOptions) -> MemoryPlan:
+    """How this process, as big as it is now, would share its memory out. Raises BudgetError."""
+    return plan_memory(
+        pack.config,
+        pack.experts,
+        dense_bytes=pack.dense_nbytes,
+        baseline_bytes=resident_bytes(),
+        memory_bytes=options.memory_bytes,
+        context_tokens=options.context_tokens,
+        chunk_tokens=options.chunk_tokens,
+        most_slots=options.expert_slots,
+        max_sequences=options.max_sequences,
+        prefix_bytes=_wished_prefix_bytes(options, pack),
+    )
+
+
 def _counted(progress: Progress, total: int) -> Callable[[int], None]:
     done = 0
 
@@ -289,6 +332,14 @@ def _counted(progress: Progress, total: int) -> Callable[[int], None]:
         progress(done, total)
 
     return advance
+
+
+def _wished_prefix_bytes(options: EngineOptions, pack: Pack) -> int | None:
+    if options.prefix_memory_bytes is None and options.prefix_dir:
+        # Through memory that holds no full context, nothing of a long prompt would reach the disk.
+        least = snapshot_bytes(pack.config, options.context_tokens)
+        return max(least, sensible_prefix_bytes(pack.config, options.memory_bytes, options.context_tokens))
+    return options.prefix_memory_bytes
 
 
 def _check_least(name: str, value: int | None, least: int) -> None:

@@ -5,6 +5,7 @@ EdgeError
 ├── PackError          a packed model that is missing, truncated, altered or of another version (convert again)
 ├── StorageError       a read that failed while running: errno, short read, checksum (the operator: disk)
 ├── BudgetError        --memory below what the model needs; says the minimum (the operator)
+├── PrefixDirectoryError  a directory for snapshots of prompts that is not private or not usable (the operator)
 ├── TraceError         a file that is no trace of expert accesses (whoever names it)
 ├── RequestError       a request that cannot be served as asked: names the value and the limit (the caller)
 │   └── PromptTooLongError
@@ -32,6 +33,10 @@ class StorageError(EdgeError):
 
 class BudgetError(EdgeError):
     """The memory budget is below what the model needs."""
+
+
+class PrefixDirectoryError(EdgeError):
+    """Snapshots of prompts cannot be kept in the directory that was named."""
 
 
 class TraceError(EdgeError):

@@ -15,6 +15,7 @@ class GenerationStats:
     """
 
     prompt_tokens: int
+    reused_tokens: int = 0  # of the prompt, known from an earlier one
     completion_tokens: int = 0
     finish_reason: str = ""  # "stop" or "length"; empty while running or after an error
     prefill_seconds: float = 0.0  # of the passes that held tokens of the prompt

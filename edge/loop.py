@@ -14,6 +14,7 @@ from edge.errors import CancelledError, EdgeError, PackError, RequestError, Stor
 from edge.events import Event, Failed, Finished, GenerationStats, Started, Token
 from edge.experts.store import ExpertStore
 from edge.model import Model
+from edge.prefix.store import PrefixStore
 from edge.sampler import Sampling
 from edge.scheduler import Plan, Scheduler
 from edge.sequence import Reads, Sequence
@@ -28,13 +29,20 @@ class RequestLoop:
     """Not thread-safe. The contract of its methods: edge.engine.Engine."""
 
     def __init__(
-        self, config: ModelConfig, model: Model, store: ExpertStore, states: StatePool, scheduler: Scheduler
+        self,
+        config: ModelConfig,
+        model: Model,
+        store: ExpertStore,
+        states: StatePool,
+        scheduler: Scheduler,
+        prefixes: PrefixStore,
     ) -> None:
         self._config = config
         self._model = model
         self._store = store
         self._states = states
         self._scheduler = scheduler
+        self._prefixes = prefixes
         self._sequences: dict[int, Sequence] = {}  # waiting and running
         self._cancelled: set[int] = set()
 
@@ -79,7 +87,9 @@ class RequestLoop:
     def _admit(self) -> list[Event]:
         jobs = self._scheduler.admit()
         for job in jobs:
-            self._sequences[job].start(self._states.take())
+            sequence, state = self._sequences[job], self._states.take()
+            sequence.start(state, self._prefixes.begin(sequence.tenant, sequence.ids, state))
+            self._scheduler.advance(job, state.length)
         return [Started(job) for job in jobs]
 
     def _run(self, plan: Plan, pulse: Callable[[], None]) -> list[Event]:
@@ -97,6 +107,7 @@ class RequestLoop:
             return [self._fail(sequence.job, error) for sequence in running if sequence.job not in self._cancelled]
         kept = [(index, running[index]) for index in batch.kept]
         for _, sequence in kept:
+            sequence.visit.computed()
             if sequence.job in plan.prompts:
                 self._scheduler.advance(sequence.job, plan.prompts[sequence.job])
         ready = [(index, sequence) for index, sequence in kept if sequence.is_computed]
@@ -123,6 +134,7 @@ class RequestLoop:
         token = sequence.draw(logits, self._config)
         events: list[Event] = [] if token is None else [Token(sequence.job, token)]
         if sequence.stats.finish_reason:
+            sequence.visit.finished()
             self._end(sequence.job)
             events.append(Finished(sequence.job, sequence.stats.finish_reason, sequence.stats))
         return events

@@ -9,24 +9,32 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from edge.server.observed import EngineRestarted, EngineWorked, Event, Outcome, RequestEnded
+from edge.server.observed import EngineRestarted, EngineStepped, EngineWorked, Event, Outcome, RequestEnded
+from edge.server.pipe import Token
 from edge.server.status import NodeState, NodeStatus
 
 LANE = "edge"
 # From a prompt of a few tokens on a small model to a long one whose experts all come from a slow disk.
 DURATION_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640, 1280)
 TTFT_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320)
+BATCH_BUCKETS = (1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 32)
 TOKEN_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8)
 
 # One gauge of the node's status each; what is None is left out.
 _GAUGES: tuple[tuple[str, str, Callable[[NodeStatus], float | None]], ...] = (
-    ("decode_tokens_per_second", "Recent rate of generated tokens.", lambda s: s.decode_tokens_per_second),
+    ("decode_tokens_per_second", "Recent rate of one request's answer.", lambda s: s.decode_tokens_per_second),
+    (
+        "total_decode_tokens_per_second",
+        "Recent rate of all answers together.",
+        lambda s: s.total_decode_tokens_per_second,
+    ),
     ("prefill_tokens_per_second", "Recent rate of prompt tokens.", lambda s: s.prefill_tokens_per_second),
     ("expert_cache_hit_ratio", "Recent share of expert look-ups answered from RAM.", lambda s: s.expert_cache_hit_rate),
     ("disk_read_bytes_per_second", "Recent rate of the disk while it reads.", lambda s: s.disk_read_bytes_per_second),
     ("queue_depth", "Requests waiting.", lambda s: s.queue_depth),
     ("queue_limit", "The most requests that may wait.", lambda s: s.queue_limit),
     ("requests_running", "Requests that the engine works on.", lambda s: s.running),
+    ("requests_running_limit", "The most requests that it works on at once.", lambda s: s.running_limit),
     ("pending_prompt_tokens", "Prompt tokens of all accepted requests still to do.", lambda s: s.pending_prompt_tokens),
     ("pending_completion_tokens", "Upper bound of tokens still to generate.", lambda s: s.pending_completion_tokens),
     ("memory_bytes", "Memory that the server and its engine hold.", lambda s: s.memory_bytes),
@@ -67,6 +75,14 @@ class EdgeMetrics:
         self._misses = _counter(registry, "expert_cache_misses", "Expert look-ups that went to the disk.")
         self._read_bytes = _counter(registry, "expert_read_bytes", "Bytes of experts read from disk.")
         self._read_seconds = _counter(registry, "disk_read_seconds", "Time with at least one read in flight.")
+        self._prefix_hits = _counter(registry, "prefix_hits", "Prompts that began as an earlier one did.")
+        self._prefix_tokens = _counter(registry, "prefix_tokens", "Prompt tokens that were known from earlier ones.")
+        self._batch_size = Histogram(
+            "flashgate_edge_batch_size",
+            "Answers that one step of the engine moved on.",
+            buckets=BATCH_BUCKETS,
+            registry=registry,
+        )
         self._restarts = _counter(registry, "engine_restarts", "Engines started because the one before died.")
 
     def add_gauges(self, status: Callable[[], NodeStatus]) -> None:
@@ -82,6 +98,9 @@ class EdgeMetrics:
                 self._misses.inc(added.expert_lookups - added.expert_hits)
                 self._read_bytes.inc(added.expert_read_bytes)
                 self._read_seconds.inc(added.disk_seconds)
+            case EngineStepped(step=step):
+                if size := sum(isinstance(told, Token) for told in step.events):
+                    self._batch_size.observe(size)
             case EngineRestarted():
                 self._restarts.inc()
 
@@ -93,6 +112,8 @@ class EdgeMetrics:
         self._ttft.observe(event.ttft_s)
         self._prompt_tokens.inc(event.prompt_tokens)
         self._completion_tokens.inc(event.completion_tokens)
+        self._prefix_hits.inc(event.reused_tokens > 0)
+        self._prefix_tokens.inc(event.reused_tokens)
         if event.completion_tokens > 1:
             self._per_token.observe((event.last_token_s - event.ttft_s) / (event.completion_tokens - 1))
 

@@ -12,6 +12,7 @@ from edge.batch import Segment
 from edge.config import ModelConfig
 from edge.events import GenerationStats
 from edge.experts.store import StoreStats
+from edge.prefix.store import Visit
 from edge.sampler import Sampling
 from edge.state import SequenceState
 
@@ -64,6 +65,7 @@ class Sequence:
         self._sampler = sampling.sampler()
         self._submitted = time.perf_counter()
         self._state: SequenceState | None = None
+        self._visit: Visit | None = None
 
     @property
     def state(self) -> SequenceState:
@@ -72,19 +74,30 @@ class Sequence:
             raise RuntimeError(f"job {self.job} has no place")
         return self._state
 
-    def start(self, state: SequenceState) -> None:
-        """It has a place now."""
-        self._state = state
+    @property
+    def visit(self) -> Visit:
+        """What it shares with other prompts; RuntimeError while it has no place."""
+        if self._visit is None:
+            raise RuntimeError(f"job {self.job} has no place")
+        return self._visit
+
+    def start(self, state: SequenceState, visit: Visit) -> None:
+        """It has a place now, where the visit may have put the beginning of its prompt."""
+        self._state, self._visit = state, visit
+        self.stats.reused_tokens = visit.reused_tokens
 
     def end(self) -> SequenceState | None:
         """It has ended: the place that it leaves, if it had one."""
+        if self._visit is not None:
+            self._visit.end()
         state, self._state = self._state, None
         return state
 
     def segment(self, num_tokens: int) -> Segment:
         """The next tokens to be computed."""
         begin = self.state.length
-        return Segment(self.ids[begin : begin + num_tokens], self.state)
+        end = begin + num_tokens
+        return Segment(self.ids[begin:end], self.state, self.visit.captures(end))
 
     @property
     def is_computed(self) -> bool:

@@ -73,6 +73,16 @@ class SequenceState:
             raise TypeError(f"layer {layer} keeps a {type(state).__name__}, not a DeltaState")
         return state
 
+    def contents(self, length: int) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+        """By layer, the arrays that hold what the first `length` tokens left: the first rows of the KV caches, and the
+        DeltaNet states, which are those after as many tokens as have gone through that layer."""
+        return [
+            (layer.conv, layer.recurrent)
+            if isinstance(layer, DeltaState)
+            else (layer.keys[:length], layer.values[:length])
+            for layer in self.layers
+        ]
+
     def reset(self) -> None:
         """Begin a new sequence in the same memory."""
         self.length = 0

@@ -5,12 +5,12 @@ from edge.engine import Engine
 from edge.experts.disk_probe import disk_roof
 
 
-def machine_rates(engine: Engine, threads: int, *, seconds: float = 2.0) -> Rates:
+def machine_rates(engine: Engine, *, seconds: float = 2.0) -> Rates:
     """Disk and RAM, in about `seconds` and a half. Destroys the experts in RAM: the engine may not `step` again.
 
     Except right after loading: an engine that has read no expert yet loses nothing.
     """
-    memory = engine.expert_memory
+    memory = engine.experts.memory
     disk = disk_roof(engine.pack, seconds, into=memory)
     memory[len(memory) // 2 :] = 1  # pages that nobody has written to are no memory yet
-    return Rates(disk.bytes_per_second, ram_rate(memory, threads))
+    return Rates(disk.bytes_per_second, ram_rate(memory))

@@ -2,15 +2,15 @@
 
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge import kernels
+
 DISK, RAM = "disk", "RAM"
 RAM_SECONDS = 0.5
-PIECES_PER_THREAD = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +70,14 @@ def mean(measured: Sequence[Rates]) -> Rates:
     return Rates(sum(r.disk for r in measured) / len(measured), sum(r.ram for r in measured) / len(measured))
 
 
-def ram_rate(memory: NDArray[np.uint8], threads: int, seconds: float = RAM_SECONDS) -> float:
-    """Bytes per second at which `threads` threads look at every word of `memory`, again and again for `seconds`.
+def ram_rate(memory: NDArray[np.uint8], seconds: float = RAM_SECONDS) -> float:
+    """Bytes per second at which the kernels' threads read `memory`, again and again for `seconds`.
 
     `memory` has to be filled, and larger than the CPU's caches, or the figure is theirs.
     """
-    words = memory.reshape(-1).view(np.uint64)
-    pieces = np.array_split(words, threads * PIECES_PER_THREAD)
-    with ThreadPoolExecutor(threads) as pool:
-        began, rounds = time.perf_counter(), 0
-        while (spent := time.perf_counter() - began) < seconds or not rounds:
-            list(pool.map(np.max, pieces))
-            rounds += 1
-    return rounds * words.nbytes / spent
+    flat = memory.reshape(-1)
+    began, rounds = time.perf_counter(), 0
+    while (spent := time.perf_counter() - began) < seconds or not rounds:
+        kernels.read_ram(flat)
+        rounds += 1
+    return rounds * flat.nbytes / spent

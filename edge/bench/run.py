@@ -31,11 +31,11 @@ def bench(path: Path, workload: Workload, memory_bytes: int, threads: int) -> Fi
         engine = Engine.load(path, options, loading, watch)
         with contextlib.closing(engine):
             show("disk and RAM")
-            before = machine_rates(engine, threads)
+            before = machine_rates(engine)
             measured = measure(engine, watch, workload, show)
             held = footprint()
             show("disk and RAM")
-            after = machine_rates(engine, threads)
+            after = machine_rates(engine)
     sizes = weights(engine.pack.manifest.contents)
     return {
         **_conditions(engine, workload, threads),

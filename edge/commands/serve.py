@@ -7,7 +7,7 @@ from pathlib import Path
 EPILOG = """\
 examples:
   flashgate-edge serve ~/packs/qwen --memory 6GB
-  flashgate-edge serve ~/packs/qwen --memory 12GB --context 32768 --queue 4
+  flashgate-edge serve ~/packs/qwen --memory 12GB --context 32768 --sequences 2 --queue 4
   flashgate-edge serve ~/packs/qwen --port 0 --metrics-port 0       # free ports; the ready line says which
 
 Once a first request can be served, one line on stdout says so and where:
@@ -47,6 +47,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--threads", type=int, default=os.cpu_count() or 1, metavar="N", help="of the engine (default: all cores)"
     )
     parser.add_argument(
+        "--sequences",
+        type=int,
+        metavar="N",
+        help="requests answered at once; each takes memory for its context (default: as many as are worth theirs)",
+    )
+    parser.add_argument(
         "--queue", type=int, default=16, metavar="N", help="requests that may wait; more are refused (default: 16)"
     )
     parser.add_argument(
@@ -82,6 +88,7 @@ def run(args: argparse.Namespace) -> int:
         queue=args.queue,
         drain_s=args.drain_seconds,
         engine_silence_s=args.engine_timeout,
+        num_sequences=args.sequences,
     )
     # gRPC reports that it could not write to a caller who left, which our `request_ended` says already.
     logs.configure(ignored=(grpc.aio.InternalError,))

@@ -48,7 +48,10 @@ class GatedDeltaNet:
     ) -> NDArray[np.float32]:
         state = piece.state.delta(self._layer)
         queries, keys, values = self._split(kernels.causal_conv(projected, self._conv, state.conv))
-        return kernels.gated_delta(queries, keys, values, log_decay, beta, state.recurrent)  # [T, Hv, Dv]
+        y = kernels.gated_delta(queries, keys, values, log_decay, beta, state.recurrent)  # [T, Hv, Dv]
+        if piece.capture is not None:
+            piece.capture.take(self._layer)
+        return y
 
     def _split(self, mixed: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
         config = self._config

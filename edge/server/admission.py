@@ -1,18 +1,17 @@
-"""Who may use the engine, and when: one request at a time, first come first served, a limited queue before it."""
+"""Who may use the engine, and when: first come first served, so many at once, a limited queue before them."""
 
 import asyncio
+import heapq
 import math
-import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from edge.errors import CancelledError, EdgeError, OverloadedError, UnavailableError
-from edge.sampler import SamplingParams
-from edge.server.engine_call import Completion
-from edge.server.pipe import Counters
+from edge.errors import EdgeError, OverloadedError, UnavailableError
+from edge.server.engine_call import Listener, Prompt
+from edge.server.pipe import Worked
 from edge.server.rates import Rates
 
 # What a caller is told to wait before anything was measured, and the most it is told.
@@ -24,17 +23,14 @@ class EngineClient(Protocol):
     """What admission needs of the engine; edge.server.supervisor.Supervisor, or a fake in tests."""
 
     @property
-    def counters(self) -> Counters: ...
+    def num_sequences(self) -> int:
+        """How many requests run at once."""
 
     def check_ready(self) -> None: ...
 
-    async def generate(
-        self,
-        ids: Sequence[int],
-        sampling: SamplingParams,
-        on_token: Callable[[int], None],
-        cancelled: asyncio.Event,
-    ) -> Completion: ...
+    def start(self, prompt: Prompt, listener: Listener) -> int: ...
+
+    def cancel(self, job: int) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,22 +38,31 @@ class Started:
     """The request left the queue."""
 
 
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """How a request of the engine ended: "stop" or "length"."""
+
+    reason: str
+
+
 Happening = Started | int | Completion
 
 
 class Job:
-    """One accepted request. Tokens wait here for a slow reader, at most a context of them: the engine never waits."""
+    """One accepted request. Tokens wait here for a slow reader, at most a context of them: the engine never waits.
 
-    def __init__(self, ids: Sequence[int], sampling: SamplingParams, context_tokens: int, queue: "deque[Job]") -> None:
-        self.ids = ids
-        self.sampling = sampling
-        self.pending_prompt_tokens = len(ids)
+    It waits in the queue, is given to the engine, has started there, and has ended: in this order.
+    """
+
+    def __init__(self, prompt: Prompt, context_tokens: int, admission: "Admission") -> None:
+        self.prompt = prompt
+        self.pending_prompt_tokens = len(prompt.ids)
         # The last token of an answer is not read back in, so it needs no place in the context.
-        self.pending_completion_tokens = min(sampling.max_tokens, context_tokens - len(ids) + 1)
-        self.cancelled = asyncio.Event()
-        # What the engine's counters gained while this request ran.
-        self.worked = Counters()
-        self._queue = queue
+        self.pending_completion_tokens = min(prompt.sampling.max_tokens, context_tokens - len(prompt.ids) + 1)
+        self.has_started = False
+        self.is_cancelled = False
+        self.worked = Worked()
+        self._admission = admission
         self._news: list[Happening] = []
         self._error: EdgeError | None = None
         self._has_news = asyncio.Event()
@@ -74,43 +79,70 @@ class Job:
 
     def cancel(self) -> None:
         """Nobody waits for the answer any more. May be called at any time."""
-        self.cancelled.set()
-        if self in self._queue:
-            self._queue.remove(self)
-
-    def put(self, happening: Happening) -> None:
-        self._news.append(happening)
-        self._has_news.set()
+        if not self.is_cancelled:
+            self.is_cancelled = True
+            self._admission.withdraw(self)
 
     def fail(self, error: EdgeError) -> None:
-        """End the job; what was put before still comes first."""
+        """End the job for its caller; what was put before still comes first."""
         self._error = self._error or error
+        self._has_news.set()
+
+    # The engine's Listener.
+
+    def started(self) -> None:
+        self.has_started = True
+        self._put(Started())
+
+    def token(self, token: int, worked: Worked) -> None:
+        self.pending_prompt_tokens = 0
+        self.pending_completion_tokens -= 1
+        self.worked = worked
+        self._put(token)
+
+    def finished(self, reason: str, worked: Worked) -> None:
+        self.worked = worked
+        self._put(Completion(reason))
+        self._admission.leave(self)
+
+    def failed(self, error: EdgeError) -> None:
+        self.fail(error)
+        if isinstance(error, UnavailableError):
+            # The engine was lost; those in the queue would wait for a restart of unknown length.
+            self._admission.fail_all(error)
+        self._admission.leave(self)
+
+    def _put(self, happening: Happening) -> None:
+        self._news.append(happening)
         self._has_news.set()
 
 
 class Admission:
-    """Accepts jobs while `run` runs. limit: the most that may wait beside the one that runs."""
+    """limit: the most that may wait beside those that run."""
 
-    def __init__(
-        self, engine: EngineClient, rates: Rates, limit: int, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, engine: EngineClient, rates: Rates, limit: int) -> None:
         self.limit = limit
         self._engine = engine
         self._rates = rates
-        self._clock = clock
         self._waiting: deque[Job] = deque()
-        self._running: Job | None = None
-        self._arrived = asyncio.Event()
+        self._given: dict[Job, int] = {}  # to the engine, with the numbers they have there
         self._is_draining = False
         self._num_places = 0
 
     @property
     def queue_depth(self) -> int:
-        return len(self._waiting)
+        """Also those that the engine was given and has no memory for yet."""
+        given = sum(not job.has_started and not job.is_cancelled for job in tuple(self._given))
+        return len(self._waiting) + given
 
     @property
     def num_running(self) -> int:
-        return 0 if self._running is None else 1
+        return sum(job.has_started for job in tuple(self._given))
+
+    @property
+    def num_sequences(self) -> int:
+        """The most that run at once."""
+        return self._engine.num_sequences
 
     @property
     def pending_prompt_tokens(self) -> int:
@@ -120,6 +152,17 @@ class Admission:
     def pending_completion_tokens(self) -> int:
         return sum(job.pending_completion_tokens for job in self._accepted())
 
+    @property
+    def steps_until_place(self) -> int:
+        """Tokens that each running request draws before one that came now would start; 0 if a place is free.
+
+        An upper bound, since answers may end before their most tokens.
+        """
+        places = [0] * self._engine.num_sequences
+        for job in self._accepted():
+            heapq.heapreplace(places, places[0] + job.pending_completion_tokens)
+        return places[0]
+
     @contextmanager
     def place(self) -> Iterator[None]:
         """Hold a place in the queue while a request is being encoded, so that their number and memory are bounded too.
@@ -127,7 +170,7 @@ class Admission:
         Raises: UnavailableError while no request can be taken at all, OverloadedError while the queue is full.
         """
         self._check_available()
-        if len(self._accepted()) + self._num_places > self.limit:
+        if len(self._accepted()) + self._num_places >= self.limit + self._engine.num_sequences:
             raise OverloadedError(f"the queue is full: at most {self.limit} may wait", self._retry_after_s())
         self._num_places += 1
         try:
@@ -135,12 +178,12 @@ class Admission:
         finally:
             self._num_places -= 1
 
-    def submit(self, ids: Sequence[int], sampling: SamplingParams, context_tokens: int) -> Job:
+    def submit(self, prompt: Prompt, context_tokens: int) -> Job:
         """Queue a request that holds a place. Raises: UnavailableError if that came to an end meanwhile."""
         self._check_available()
-        job = Job(ids, sampling, context_tokens, self._waiting)
+        job = Job(prompt, context_tokens, self)
         self._waiting.append(job)
-        self._arrived.set()
+        self._fill_places()
         return job
 
     def drain(self) -> None:
@@ -153,69 +196,39 @@ class Admission:
             job.fail(error)
             job.cancel()
 
-    async def run(self) -> None:
-        """Serve jobs for ever."""
-        while True:
-            self._arrived.clear()
-            while self._waiting:
-                job = self._running = self._waiting.popleft()
-                try:
-                    await self._serve(job)
-                finally:
-                    self._running = None
-            await self._arrived.wait()
+    def withdraw(self, job: Job) -> None:
+        """A job was cancelled. In the queue it leaves at once; in the engine its place is free when that lets go."""
+        if job in self._given:
+            self._engine.cancel(self._given[job])
+        elif job in self._waiting:
+            self._waiting.remove(job)
 
-    async def _serve(self, job: Job) -> None:
-        job.put(Started())
-        before = self._engine.counters
-        try:
-            completion = await self._engine.generate(job.ids, job.sampling, self._clocked(job), job.cancelled)
-            job.worked = self._engine.counters.since(before)
-            job.put(completion)
-        except CancelledError as error:
-            job.fail(error)
-        except UnavailableError as error:
-            # The engine was lost; those in the queue would wait for a restart of unknown length.
-            job.fail(error)
-            self.fail_all(error)
-        except EdgeError as error:
-            job.fail(error)
-        except Exception:
-            job.fail(EdgeError("the server failed unexpectedly"))
-            raise
+    def leave(self, job: Job) -> None:
+        """The engine is done with a job."""
+        self._given.pop(job, None)
+        self._fill_places()
+
+    def _fill_places(self) -> None:
+        while self._waiting and len(self._given) < self._engine.num_sequences:
+            job = self._waiting.popleft()
+            try:
+                self._given[job] = self._engine.start(job.prompt, job)
+            except UnavailableError as error:
+                job.fail(error)
 
     def _check_available(self) -> None:
         if self._is_draining:
             raise UnavailableError("the server is shutting down", "DRAINING")
         self._engine.check_ready()
 
-    def _clocked(self, job: Job) -> Callable[[int], None]:
-        """Hands tokens to the job and learns the rates from when they come."""
-        last, before = self._clock(), self._engine.counters
-
-        def on_token(token: int) -> None:
-            nonlocal last
-            now = self._clock()
-            if job.pending_prompt_tokens:
-                self._rates.prefill.add(len(job.ids), now - last)
-                job.pending_prompt_tokens = 0
-            else:
-                self._rates.decode.add(1, now - last)
-            last = now
-            job.pending_completion_tokens -= 1
-            job.worked = self._engine.counters.since(before)
-            job.put(token)
-
-        return on_token
-
     def _accepted(self) -> list[Job]:
-        running = [] if self._running is None else [self._running]
-        return [job for job in (*running, *self._waiting) if not job.cancelled.is_set()]
+        return [job for job in (*self._given, *self._waiting) if not job.is_cancelled]
 
     def _retry_after_s(self) -> float:
-        """When the running request should be done, so that one place in the queue becomes free."""
-        job = self._running
-        if job is None:
+        """When the first of the running requests should be done, so that one place in the queue becomes free."""
+        running = [job for job in self._given if not job.is_cancelled]
+        if not running:
             return 1.0
-        seconds = self._rates.seconds_for(job.pending_prompt_tokens, job.pending_completion_tokens)
+        prompt_tokens = sum(job.pending_prompt_tokens for job in running)
+        seconds = self._rates.seconds_for(prompt_tokens, min(job.pending_completion_tokens for job in running))
         return FIRST_RETRY_S if seconds is None else float(min(max(1, math.ceil(seconds)), LONGEST_RETRY_S))

@@ -1,36 +1,39 @@
 """One request as the engine process works on it, and how its end and that process's end read over here."""
 
-import asyncio
 import signal
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from edge import errors
 from edge.errors import CancelledError, EdgeError, UnavailableError
+from edge.sampler import SamplingParams
+from edge.server.pipe import Worked
 
 
 @dataclass(frozen=True, slots=True)
-class Completion:
-    """How a request of the engine ended: "stop" or "length"."""
+class Prompt:
+    """What a request asks of the engine. tenant: the scope within which the prompt may be recognised again."""
 
-    reason: str
+    ids: Sequence[int] = field(repr=False)
+    sampling: SamplingParams
+    tenant: str = field(default="", repr=False)
 
 
-class EngineCall:
-    """The request that the engine is working on."""
+class Listener(Protocol):
+    """Told what the engine makes of one request: `started`, tokens, then one of `finished` and `failed`.
 
-    def __init__(self, job: int, on_token: Callable[[int], None]) -> None:
-        self.job = job
-        self.on_token = on_token
-        self.result: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
+    An error may come at any moment, also before `started`. No method may raise: it would take the engine down.
+    """
 
-    def fail(self, error: EdgeError) -> None:
-        if not self.result.done():
-            self.result.set_exception(error)
+    def started(self) -> None: ...
 
-    def finish(self, completion: Completion) -> None:
-        if not self.result.done():
-            self.result.set_result(completion)
+    def token(self, token: int, worked: Worked) -> None: ...
+
+    def finished(self, reason: str, worked: Worked) -> None:
+        """The completion has ended: "stop" or "length"."""
+
+    def failed(self, error: EdgeError) -> None: ...
 
 
 def as_error(name: str, message: str) -> EdgeError:
@@ -39,7 +42,7 @@ def as_error(name: str, message: str) -> EdgeError:
     kind = getattr(errors, name, None)
     if isinstance(kind, type) and issubclass(kind, errors.EdgeError) and kind not in (errors.OverloadedError,):
         return kind(message)
-    # A foreign error: the engine ends itself after one.
+    # No error of ours: nothing is known of what it left behind.
     return UnavailableError(f"{message}: {name}", "ENGINE_DIED")
 
 

@@ -1,7 +1,8 @@
 """The process that runs the engine: `python -m edge.server.engine_process`, started and watched by the server.
 
 Commands come in on stdin, answers go out on what was stdout (see edge.server.pipe). A thread of its own reads the
-commands, so that a cancellation is seen within one token. The end of stdin means that the server is gone: so are we.
+commands; the engine's thread takes them between steps and before every layer, so that a request that nobody waits for
+leaves at the next layer. The end of stdin means that the server is gone: so are we.
 """
 
 import os
@@ -11,17 +12,12 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NoReturn, Protocol
+from collections.abc import Callable
+from typing import BinaryIO, NoReturn, Protocol
 
 from edge import logs
-from edge.errors import CancelledError, EdgeError
-from edge.sampler import SamplingParams
+from edge.errors import EdgeError, RequestError
 from edge.server import pipe
-
-if TYPE_CHECKING:
-    from edge.engine import Engine
 
 # Often enough for a watchdog and for live metrics, rare enough to cost nothing.
 ALIVE_INTERVAL_S = 0.5
@@ -30,15 +26,20 @@ INTERNAL_ERROR_STATUS = 70
 
 
 class RunningEngine(Protocol):
-    """What this process needs of an engine; `edge.engine.Engine` behind `load_engine`, a small fake in tests."""
+    """What this process needs of an engine; edge.server.engine_adapter's, a small fake in tests."""
 
-    def generate(
-        self, ids: Sequence[int], sampling: SamplingParams, should_stop: Callable[[], bool]
-    ) -> Iterator[int]: ...
+    @property
+    def has_work(self) -> bool:
+        """Whether a request has not come to its end yet."""
 
-    def finish_reason(self) -> str:
-        """How the last `generate` ended: "stop" or "length"."""
-        ...
+    def submit(self, request: pipe.Generate) -> None:
+        """Take a request for one of the next steps. Raises: RequestError."""
+
+    def cancel(self, job: int) -> None:
+        """Let a request leave; it ends with Failed. Nothing happens if there is none."""
+
+    def step(self, pulse: Callable[[], None]) -> list[pipe.Event]:
+        """One pass for all requests; `pulse` is called before every layer and may submit and cancel."""
 
     def ready(self) -> pipe.Ready: ...
 
@@ -55,8 +56,8 @@ class EngineProcess:
         self._commands = commands
         self._answers = answers
         self._load = load
-        self._jobs: queue.SimpleQueue[pipe.Generate] = queue.SimpleQueue()
-        self._cancellations: dict[int, threading.Event] = {}
+        self._received: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self._last_sign_s = 0.0
 
     def run(self) -> NoReturn:
         command = pipe.from_line(self._commands.readline())
@@ -65,17 +66,14 @@ class EngineProcess:
         threading.Thread(target=self._read_commands, daemon=True).start()
         engine = self._loaded(command)
         self._send(engine.ready())
-        while True:
-            self._serve(engine, self._jobs.get())
+        try:
+            self._serve(engine)
+        except Exception as error:
+            self._crash(error)
 
     def _read_commands(self) -> None:
         for line in self._commands:
-            command = pipe.from_line(line)
-            if isinstance(command, pipe.Generate):
-                self._cancellations[command.job] = threading.Event()
-                self._jobs.put(command)
-            elif isinstance(command, pipe.Cancel) and command.job in self._cancellations:
-                self._cancellations[command.job].set()
+            self._received.put(line)
         # The main thread may be deep in native code: nothing short of this ends the process now.
         os._exit(0)
 
@@ -88,68 +86,64 @@ class EngineProcess:
             self._send(pipe.LoadFailed(type(error).__name__, str(error)))
             _exit(LOAD_FAILED_STATUS)
 
-    def _serve(self, engine: RunningEngine, job: pipe.Generate) -> None:
-        pulse = _Pulse(self, engine, self._cancellations[job.job])
-        try:
-            for token in engine.generate(job.ids, job.sampling, pulse):
-                self._send(pipe.Token(job.job, token, engine.counters()))
-                pulse.raise_if_cancelled()
-            answer: pipe.Message = pipe.Finished(job.job, engine.finish_reason(), engine.counters())
-        except EdgeError as error:
-            answer = pipe.Failed(job.job, type(error).__name__, str(error), engine.counters())
-        except Exception as error:
-            self._fail_and_exit(job.job, error, engine.counters())
-        del self._cancellations[job.job]
-        self._send(answer)
+    def _serve(self, engine: RunningEngine) -> NoReturn:
+        while True:
+            if not engine.has_work:
+                self._obey(engine, self._received.get())
+            self._obey_received(engine)
+            if engine.has_work:
+                self._step(engine)
 
-    def _fail_and_exit(self, job: int, error: Exception, counters: pipe.Counters) -> NoReturn:
+    def _step(self, engine: RunningEngine) -> None:
+        began_s = time.monotonic()
+        events = engine.step(lambda: self._pulse(engine))
+        self._send(pipe.Step(began_s, time.monotonic(), events, engine.counters()))
+
+    def _pulse(self, engine: RunningEngine) -> None:
+        self._obey_received(engine)
+        if time.monotonic() - self._last_sign_s >= ALIVE_INTERVAL_S:
+            self._send(pipe.Alive(engine.counters()))
+
+    def _obey_received(self, engine: RunningEngine) -> None:
+        while not self._received.empty():
+            self._obey(engine, self._received.get())
+
+    def _obey(self, engine: RunningEngine, line: bytes) -> None:
+        match pipe.from_line(line):
+            case pipe.Generate() as command:
+                try:
+                    engine.submit(command)
+                except RequestError as error:
+                    now = time.monotonic()
+                    refused = pipe.Failed(command.job, type(error).__name__, str(error))
+                    self._send(pipe.Step(now, now, [refused], engine.counters()))
+            case pipe.Cancel(job=job):
+                engine.cancel(job)
+
+    def _crash(self, error: Exception) -> NoReturn:
         """An error nobody foresaw may have left half-read experts behind: only a fresh process is to be trusted.
 
         Its message is not passed on, since it may quote what it failed on; the places in the code are.
         """
         sys.stderr.write(f"engine: {type(error).__name__}\n")
         traceback.print_tb(error.__traceback__, file=sys.stderr)
-        self._send(pipe.Failed(job, type(error).__name__, "the engine failed unexpectedly", counters))
+        self._send(pipe.Crashed(type(error).__name__))
         _exit(INTERNAL_ERROR_STATUS)
 
     def _send(self, message: pipe.Message) -> None:
+        self._last_sign_s = time.monotonic()
         try:
             self._answers.write(pipe.to_line(message))
             self._answers.flush()
         except BrokenPipeError:
             os._exit(0)
 
-    def alive(self, engine: RunningEngine) -> None:
-        self._send(pipe.Alive(engine.counters()))
-
-
-class _Pulse:
-    """The engine's `should_stop`; being asked is a sign of life, passed on now and then."""
-
-    def __init__(self, process: EngineProcess, engine: RunningEngine, cancelled: threading.Event) -> None:
-        self._process, self._engine, self._cancelled = process, engine, cancelled
-        self._next = time.monotonic() + ALIVE_INTERVAL_S
-
-    def __call__(self) -> bool:
-        now = time.monotonic()
-        if now >= self._next:
-            self._next = now + ALIVE_INTERVAL_S
-            self._process.alive(self._engine)
-        return self._cancelled.is_set()
-
-    def raise_if_cancelled(self) -> None:
-        if self._cancelled.is_set():
-            raise CancelledError("the request was cancelled")
-
 
 def load_engine(command: pipe.Load, progress: Callable[[int, int], None]) -> RunningEngine:
     """The real one."""
-    from edge.engine import Engine, EngineOptions
+    from edge.server.engine_adapter import EngineAdapter
 
-    options = EngineOptions(
-        memory_bytes=command.memory_bytes, context_tokens=command.context_tokens, threads=command.threads
-    )
-    return _Adapter(Engine.load(Path(command.path), options, progress))
+    return EngineAdapter.load(command, progress)
 
 
 def main(load: LoadEngine = load_engine) -> NoReturn:
@@ -161,29 +155,6 @@ def main(load: LoadEngine = load_engine) -> NoReturn:
     os.dup2(2, 1)
     logs.configure()
     EngineProcess(sys.stdin.buffer, answers, load).run()
-
-
-class _Adapter:
-    """edge.engine.Engine as a RunningEngine."""
-
-    def __init__(self, engine: "Engine") -> None:
-        self._engine = engine
-
-    def generate(self, ids: Sequence[int], sampling: SamplingParams, should_stop: Callable[[], bool]) -> Iterator[int]:
-        return self._engine.generate(ids, sampling, should_stop)
-
-    def finish_reason(self) -> str:
-        return self._engine.last.finish_reason
-
-    def ready(self) -> pipe.Ready:
-        engine = self._engine
-        return pipe.Ready(engine.pack.name, engine.context_tokens, engine.config.vocab_size, self.counters())
-
-    def counters(self) -> pipe.Counters:
-        stats = self._engine.stats()
-        return pipe.Counters(
-            stats.expert_hits, stats.expert_lookups, stats.expert_read_bytes, stats.disk_seconds, stats.memory_bytes
-        )
 
 
 def _exit(status: int) -> NoReturn:

@@ -9,8 +9,8 @@ from flashgate.v1 import edge_pb2
 from edge.answer import AnswerStream
 from edge.prompt import PromptEncoder
 from edge.server import request, wire
-from edge.server.admission import Admission, Happening, Job, Started
-from edge.server.engine_call import Completion
+from edge.server.admission import Admission, Completion, Happening, Job, Started
+from edge.server.engine_call import Prompt
 from edge.server.observed import Outcome, RequestEnded
 from edge.server.rates import Rates
 from edge.tokenizer import SamplingDefaults, Tokenizer
@@ -49,13 +49,14 @@ class Exchange:
         self._started: float | None = None
         self._first_token: float | None = None
         self._last_token: float | None = None
+        self._job: Job | None = None
         self._prompt_tokens = 0
         self._completion_tokens = 0
         # Whether nothing but the last message is still to be written: a caller who has read it may leave at once.
         self.is_complete = False
 
     async def run(self, message: edge_pb2.EdgeServiceGenerateRequest) -> None:
-        """Answer `message`. Raises: the EdgeError that it ends with. Cancelling frees the engine within one token."""
+        """Answer `message`. Raises: the EdgeError that it ends with. Cancelling frees the engine at its next layer."""
         # Before tokenizing: a node that is full or down says so at once.
         with self._admission.place():
             encoded = await asyncio.to_thread(request.encode, message, self._model.encoder, self._model.defaults)
@@ -63,7 +64,8 @@ class Exchange:
             self._prompt_tokens = len(encoded.ids)
             if encoded.prompt_bytes:
                 self._rates.prompt_bytes_per_token.add(encoded.prompt_bytes, len(encoded.ids))
-            job = self._admission.submit(encoded.ids, encoded.sampling, self._model.context_tokens)
+            prompt = Prompt(encoded.ids, encoded.sampling, encoded.tenant)
+            job = self._job = self._admission.submit(prompt, self._model.context_tokens)
         try:
             reason = None
             while reason is None:
@@ -84,6 +86,7 @@ class Exchange:
             total_s=self._clock() - self._arrived,
             ttft_s=self._since_arrival(self._first_token),
             last_token_s=self._since_arrival(self._last_token),
+            reused_tokens=self._job.worked.reused_tokens if self._job else 0,
             prompt_tokens=self._prompt_tokens,
             completion_tokens=self._completion_tokens,
         )

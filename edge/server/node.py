@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 
 import grpc
 import structlog
@@ -22,7 +22,8 @@ from edge.server.admission import Admission
 from edge.server.exchange import ServedModel
 from edge.server.metrics_http import MetricsServer
 from edge.server.node_options import NodeOptions, engine_share
-from edge.server.observed import EngineWorked, Event
+from edge.server.observed import EngineRestarted, EngineStepped, EngineWorked, Event
+from edge.server.pace import Pace
 from edge.server.rates import Rates
 from edge.server.service import SERVICE, EdgeService, add_to_server
 from edge.server.status import NodeState, StatusSource
@@ -49,6 +50,7 @@ class Node:
         self._metrics = EdgeMetrics(registry, pack.name)
         self._registry = registry
         self._rates = Rates()
+        self._pace = Pace(self._rates)
         self._load = engine_share(options)
         self._engine = Supervisor(
             self._load, self._observe, command=options.engine_command, silence_s=options.engine_silence_s
@@ -78,7 +80,7 @@ class Node:
             metrics = await asyncio.to_thread(self._start_metrics)
             stack.push_async_callback(asyncio.to_thread, metrics.close)
             server, port = await self._start_grpc()
-            await stack.enter_async_context(self._working(self._engine.run(), self._admission.run()))
+            await stack.enter_async_context(self._engine_running())
             stack.push_async_callback(server.stop, GRACE_S)
             self._listen_for_signals()
             if await self._is_ready():
@@ -90,20 +92,19 @@ class Node:
             raise EdgeError("the server ended itself: the log says where it broke")
 
     @contextlib.asynccontextmanager
-    async def _working(self, *parts: Coroutine[None, None, None]) -> AsyncIterator[None]:
-        """Runs what works in the background until the end."""
-        tasks = [asyncio.create_task(self._guarded(part)) for part in parts]
+    async def _engine_running(self) -> AsyncIterator[None]:
+        """Keeps an engine until the end."""
+        task = asyncio.create_task(self._guarded_engine())
         try:
             yield
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
-    async def _guarded(self, part: Coroutine[None, None, None]) -> None:
-        """A part that breaks must not leave requests waiting for ever: they end, and so does the server."""
+    async def _guarded_engine(self) -> None:
+        """What breaks here must not leave requests waiting for ever: they end, and so does the server."""
         try:
-            await part
+            await self._engine.run()
         except Exception as error:
             log.error("server_broke", **logs.error_fields(error))  # noqa: TRY400 -- no text
             self._is_broken = True
@@ -176,8 +177,13 @@ class Node:
         return self._status.state is NodeState.READY
 
     def _observe(self, event: Event) -> None:
-        if isinstance(event, EngineWorked):
-            self._rates.add_counters(event.added)
+        match event:
+            case EngineWorked(added=added):
+                self._rates.add_counters(added)
+            case EngineStepped(step=step):
+                self._pace.follow(step)
+            case EngineRestarted():
+                self._pace.forget()
         self._metrics.observe(event)
 
     def _follow_state(self) -> None:

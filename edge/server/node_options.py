@@ -27,6 +27,7 @@ class NodeOptions:
     queue: int
     drain_s: float
     engine_silence_s: float
+    num_sequences: int | None = None  # requests at once; None: as many as are worth their memory
     engine_command: Sequence[str] = ENGINE_COMMAND
 
     def __post_init__(self) -> None:
@@ -36,6 +37,8 @@ class NodeOptions:
         for name in ("context_tokens", "threads"):
             if getattr(self, name) < 1:
                 raise EdgeError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        if self.num_sequences is not None and self.num_sequences < 1:
+            raise EdgeError(f"sequences is {self.num_sequences}: it must be at least 1")
         if self.queue < 0:
             raise EdgeError(f"queue is {self.queue}: it must be 0 or more")
         if not self.drain_s >= 0:
@@ -56,4 +59,5 @@ def engine_share(options: NodeOptions) -> pipe.Load:
         memory_bytes=options.memory_bytes - server_bytes,
         context_tokens=options.context_tokens,
         threads=options.threads,
+        num_sequences=options.num_sequences,
     )

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from edge.server.pipe import Counters
+from edge.server.pipe import Counters, Step
 
 
 class Outcome(StrEnum):
@@ -29,6 +29,7 @@ class RequestEnded:
     prompt_tokens: int
     completion_tokens: int
     last_token_s: float | None
+    reused_tokens: int = 0  # of the prompt, known from an earlier one
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +40,16 @@ class EngineWorked:
 
 
 @dataclass(frozen=True, slots=True)
+class EngineStepped:
+    """The engine did one pass for all the requests in it."""
+
+    step: Step
+
+
+@dataclass(frozen=True, slots=True)
 class EngineRestarted:
     """The engine died and a new one is being started."""
 
 
-Event = RequestEnded | EngineWorked | EngineRestarted
+Event = RequestEnded | EngineWorked | EngineStepped | EngineRestarted
 Observer = Callable[[Event], None]

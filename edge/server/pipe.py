@@ -1,7 +1,7 @@
 """What the server and its engine process tell each other: a JSON object per line, over the child's stdin and stdout."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,47 +10,50 @@ from edge.sampler import SamplingParams
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """The engine's totals since it was loaded, and its memory now."""
+    """The engine's totals since it was loaded."""
 
     expert_hits: int = 0
     expert_lookups: int = 0
     expert_read_bytes: int = 0
     disk_seconds: float = 0.0
-    memory_bytes: int = 0
 
     def since(self, before: "Counters") -> "Counters":
-        """What was added after `before`; the memory is that of now."""
+        """What was added after `before`."""
         return Counters(
             self.expert_hits - before.expert_hits,
             self.expert_lookups - before.expert_lookups,
             self.expert_read_bytes - before.expert_read_bytes,
             self.disk_seconds - before.disk_seconds,
-            self.memory_bytes,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """First command: load the packed model at `path`."""
+    """First command: load the packed model at `path`. `num_sequences`: None lets the planner choose."""
 
     path: str
     memory_bytes: int
     context_tokens: int
     threads: int
+    num_sequences: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Generate:
-    """Run one request; the engine answers with Tokens and one Finished or Failed."""
+    """Run one request; the engine answers with Steps that name it, the last of which says how it ended.
+
+    tenant: the scope within which its prompt may be recognised again.
+    """
 
     job: int
     ids: list[int]
     sampling: SamplingParams
+    tenant: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """Give up a request; it still ends with Finished or Failed. Nothing happens if it is over."""
+    """Give up a request; it still ends in a Step. Nothing happens if it is over."""
 
     job: int
 
@@ -65,11 +68,12 @@ class Loading:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The engine can take requests."""
+    """The engine can take requests, `num_sequences` of them at once."""
 
     model: str
     context_tokens: int
     vocab_size: int
+    num_sequences: int
     counters: Counters
 
 
@@ -83,9 +87,34 @@ class LoadFailed:
 
 @dataclass(frozen=True, slots=True)
 class Alive:
-    """A sign of life during a long prompt."""
+    """A sign of life during a long step."""
 
     counters: Counters
+
+
+@dataclass(frozen=True, slots=True)
+class Crashed:
+    """Last words after an error nobody foresaw: the class's name only, since its text may quote what it failed on."""
+
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Worked:
+    """What one request has cost so far; `reused_tokens` of its prompt were known from an earlier one."""
+
+    expert_hits: int = 0
+    expert_lookups: int = 0
+    expert_read_bytes: int = 0
+    reused_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The engine began a request's prompt of so many tokens."""
+
+    job: int
+    prompt_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +123,7 @@ class Token:
 
     job: int
     token: int
-    counters: Counters
+    worked: Worked = Worked()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +132,7 @@ class Finished:
 
     job: int
     reason: str
-    counters: Counters
+    worked: Worked = Worked()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,15 +142,29 @@ class Failed:
     job: int
     error: str
     message: str
+
+
+Event = Started | Token | Finished | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one step of the engine brought, for all the requests in it.
+
+    began_s, ended_s: on the machine's monotonic clock, which both processes read alike.
+    """
+
+    began_s: float
+    ended_s: float
+    events: list[Event]
     counters: Counters
 
 
-Message = Load | Generate | Cancel | Loading | Ready | LoadFailed | Alive | Token | Finished | Failed
+Message = Load | Generate | Cancel | Loading | Ready | LoadFailed | Alive | Step | Crashed
 
-_TYPES: Mapping[str, type[Message]] = {
-    kind.__name__: kind for kind in (Load, Generate, Cancel, Loading, Ready, LoadFailed, Alive, Token, Finished, Failed)
+_MESSAGES: Mapping[str, type[Message]] = {
+    kind.__name__: kind for kind in (Load, Generate, Cancel, Loading, Ready, LoadFailed, Alive, Step, Crashed)
 }
-_NESTED = {"counters": Counters, "sampling": SamplingParams}
 
 
 class PipeError(ValueError):
@@ -129,15 +172,65 @@ class PipeError(ValueError):
 
 
 def to_line(message: Message) -> bytes:
-    return json.dumps({"is": type(message).__name__, **asdict(message)}, separators=(",", ":")).encode() + b"\n"
+    return json.dumps({"is": type(message).__name__, **_plain(message)}, separators=(",", ":")).encode() + b"\n"
 
 
 def from_line(line: bytes) -> Message:
     """Raises: PipeError, without quoting the line, which may hold a prompt."""
     try:
-        fields: dict[str, Any] = json.loads(line)
-        kind = _TYPES[fields.pop("is")]
-        nested = {name: _NESTED[name](**fields[name]) for name in _NESTED.keys() & fields.keys()}
-        return kind(**(fields | nested))
-    except (ValueError, TypeError, KeyError, AttributeError):
+        values: dict[str, Any] = json.loads(line)
+        kind = _MESSAGES[values.pop("is")]
+        for name in _READ.keys() & values.keys():
+            values[name] = _READ[name](values[name])
+        return kind(**values)
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError):
         raise PipeError(f"a line of {len(line)} bytes between server and engine is no message") from None
+
+
+def _plain(message: Message) -> dict[str, Any]:
+    if not isinstance(message, Step):
+        return asdict(message)
+    # By hand: `asdict` takes five times as long, and a step may last only milliseconds.
+    return {
+        "began_s": message.began_s,
+        "ended_s": message.ended_s,
+        "events": [_event_to_list(event) for event in message.events],
+        "counters": asdict(message.counters),
+    }
+
+
+def _event_to_list(event: Event) -> list[Any]:
+    """The kind first: a step of eight sequences is a third as long as with the names of fields."""
+    match event:
+        case Started():
+            return ["Started", event.job, event.prompt_tokens]
+        case Token():
+            return ["Token", event.job, event.token, *_worked_to_list(event.worked)]
+        case Finished():
+            return ["Finished", event.job, event.reason, *_worked_to_list(event.worked)]
+        case Failed():
+            return ["Failed", event.job, event.error, event.message]
+
+
+def _worked_to_list(worked: Worked) -> list[int]:
+    return [worked.expert_hits, worked.expert_lookups, worked.expert_read_bytes, worked.reused_tokens]
+
+
+def _event_from_list(values: list[Any]) -> Event:
+    match values:
+        case ["Started", job, prompt_tokens]:
+            return Started(job, prompt_tokens)
+        case ["Token", job, token, *worked]:
+            return Token(job, token, Worked(*worked))
+        case ["Finished", job, reason, *worked]:
+            return Finished(job, reason, Worked(*worked))
+        case ["Failed", job, error, message]:
+            return Failed(job, error, message)
+    raise ValueError(len(values))
+
+
+_READ: Mapping[str, Callable[[Any], Any]] = {
+    "counters": lambda values: Counters(**values),
+    "sampling": lambda values: SamplingParams(**values),
+    "events": lambda values: [_event_from_list(event) for event in values],
+}

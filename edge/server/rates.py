@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from edge.server.pipe import Counters
+from edge.server.prompt_cost import PromptCost
 
 
 class Rate:
@@ -33,12 +34,19 @@ def _minute() -> Rate:
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """All of one node; only the time in which the engine works counts, so an idle hour changes nothing."""
+    """All of one node; only the time in which the engine works counts, so an idle hour changes nothing.
 
-    prefill: Rate = field(default_factory=_minute)
+    decode: tokens of one sequence per second, beside as many others as there were; total_decode: of all together.
+    batch: sequences that decode side by side. reuse: share of prompts' tokens that were known from earlier ones.
+    """
+
+    prefill: PromptCost = field(default_factory=PromptCost)
     decode: Rate = field(default_factory=_minute)
+    total_decode: Rate = field(default_factory=_minute)
+    batch: Rate = field(default_factory=_minute)
     disk: Rate = field(default_factory=_minute)
     hits: Rate = field(default_factory=lambda: Rate(20_000.0))
+    reuse: Rate = field(default_factory=lambda: Rate(100_000.0))
     prompt_bytes_per_token: Rate = field(default_factory=lambda: Rate(100_000.0))
 
     def add_counters(self, added: Counters) -> None:
@@ -46,7 +54,8 @@ class Rates:
         self.disk.add(added.expert_read_bytes, added.disk_seconds)
 
     def seconds_for(self, prompt_tokens: int, completion_tokens: int) -> float | None:
-        """How long the engine would take; None before both rates were measured."""
-        if not (self.prefill.value and self.decode.value):
+        """How long the engine takes for a request beside the usual others; None before both rates were measured."""
+        prefill, decode = self.prefill.tokens_per_second, self.decode.value
+        if not (prefill and decode):
             return None
-        return prompt_tokens / self.prefill.value + completion_tokens / self.decode.value
+        return self.prefill.base_seconds + prompt_tokens / prefill + completion_tokens / decode

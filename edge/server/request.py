@@ -13,6 +13,7 @@ from edge.sampler import SamplingParams
 from edge.tokenizer import SamplingDefaults
 
 MAX_PROMPT_BYTES = 4 * 2**20
+MAX_TENANT_CHARACTERS = 256
 DEFAULT_MAX_TOKENS = 256
 # It goes into logs: nothing that could forge a line or fill a disk.
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:/-]{1,128}")
@@ -44,6 +45,7 @@ class Encoded:
     ids: list[int]
     sampling: SamplingParams
     stops: tuple[str, ...]
+    tenant: str
     prompt_bytes: int
 
 
@@ -62,7 +64,10 @@ def encode(request: edge_pb2.EdgeServiceGenerateRequest, encoder: PromptEncoder,
     prompt_bytes = _prompt_bytes(request)
     if prompt_bytes > MAX_PROMPT_BYTES:
         raise PromptTooLongError(f"the prompt has {prompt_bytes} bytes: at most {MAX_PROMPT_BYTES} are allowed")
-    return Encoded(_ids(request, encoder), sampling, tuple(request.sampling.stop), prompt_bytes)
+    if len(request.tenant) > MAX_TENANT_CHARACTERS:
+        limit = f"at most {MAX_TENANT_CHARACTERS} are allowed"
+        raise RequestError(f"tenant has {len(request.tenant)} characters: {limit}")
+    return Encoded(_ids(request, encoder), sampling, tuple(request.sampling.stop), request.tenant, prompt_bytes)
 
 
 def _prompt_bytes(request: edge_pb2.EdgeServiceGenerateRequest) -> int:

@@ -33,11 +33,17 @@ class NodeStatus:
     queue_depth: int
     queue_limit: int
     running: int
+    running_limit: int
+    steps_until_place: int
     pending_prompt_tokens: int
     pending_completion_tokens: int
     prefill_tokens_per_second: float
+    prompt_base_s: float
     decode_tokens_per_second: float
+    total_decode_tokens_per_second: float
+    batch_size: float
     prompt_bytes_per_token: float
+    prompt_reuse_rate: float
     expert_cache_hit_rate: float
     disk_read_bytes_per_second: float
     memory_bytes: int
@@ -86,11 +92,17 @@ class StatusSource:
             queue_depth=admission.queue_depth,
             queue_limit=admission.limit,
             running=admission.num_running,
+            running_limit=admission.num_sequences,
+            steps_until_place=admission.steps_until_place,
             pending_prompt_tokens=admission.pending_prompt_tokens,
             pending_completion_tokens=admission.pending_completion_tokens,
-            prefill_tokens_per_second=rates.prefill.value,
+            prefill_tokens_per_second=rates.prefill.tokens_per_second,
+            prompt_base_s=rates.prefill.base_seconds,
             decode_tokens_per_second=rates.decode.value,
+            total_decode_tokens_per_second=rates.total_decode.value,
+            batch_size=rates.batch.value,
             prompt_bytes_per_token=rates.prompt_bytes_per_token.value,
+            prompt_reuse_rate=rates.reuse.value,
             expert_cache_hit_rate=rates.hits.value,
             disk_read_bytes_per_second=rates.disk.value,
             memory_bytes=self._memory_bytes(),

@@ -13,10 +13,9 @@ from typing import Any
 import structlog
 
 from edge.errors import EdgeError, UnavailableError
-from edge.sampler import SamplingParams
 from edge.server import backoff, pipe
-from edge.server.engine_call import Completion, EngineCall, as_error, describe_exit
-from edge.server.observed import EngineRestarted, EngineWorked, Observer
+from edge.server.engine_call import Listener, Prompt, as_error, describe_exit
+from edge.server.observed import EngineRestarted, EngineStepped, EngineWorked, Observer
 
 ENGINE_COMMAND = (sys.executable, "-m", "edge.server.engine_process")
 # Deaths while loading, before it was ever ready: the third is not bad luck.
@@ -44,9 +43,9 @@ class EngineState(StrEnum):
 
 
 class Supervisor:
-    """One engine, restarted while `run` runs. All of it on one event loop; one `generate` at a time.
+    """One engine, restarted while `run` runs. All of it on one event loop.
 
-    silence_s: an engine at work that says nothing for so long is taken for hung and killed.
+    silence_s: an engine at work that says nothing for so long is taken for hung and killed. Any request's news count.
     """
 
     def __init__(
@@ -74,8 +73,9 @@ class Supervisor:
         self._settled = asyncio.Event()  # ready or failed for the first time
         self._failure: EdgeError | None = None
         self._process: Process | None = None
-        self._call: EngineCall | None = None
+        self._calls: dict[int, Listener] = {}
         self._num_calls = 0
+        self._is_at_work = asyncio.Event()  # there are calls
         self._last_sign = 0.0
         self._last_words = ""
         self._started_at = 0.0
@@ -83,9 +83,9 @@ class Supervisor:
         self._load_s = FIRST_LOAD_S
 
     @property
-    def counters(self) -> pipe.Counters:
-        """The totals of the engine that runs now."""
-        return self._counters
+    def num_sequences(self) -> int:
+        """How many requests the engine runs at once; 1 before it was ever ready."""
+        return 1 if self.info is None else self.info.num_sequences
 
     @property
     def pid(self) -> int | None:
@@ -109,7 +109,6 @@ class Supervisor:
                 self._ready_at = None
                 self.restarts += 1
                 self._observer(EngineRestarted())
-                self._set(EngineState.RESTARTING, cause)
                 await self._sleep(next(delays))
         finally:
             await self._end_process()
@@ -126,45 +125,54 @@ class Supervisor:
             wait_s = None if self.state is EngineState.FAILED else max(1.0, self._load_s)
             raise UnavailableError(f"the engine is {self.state}", f"ENGINE_{self.state.upper()}", wait_s)
 
-    async def generate(
-        self,
-        ids: Sequence[int],
-        sampling: SamplingParams,
-        on_token: Callable[[int], None],
-        cancelled: asyncio.Event,
-    ) -> Completion:
-        """Run one request to its end; `cancelled` gives it up, and returns once the engine is free again.
+    def start(self, prompt: Prompt, listener: Listener) -> int:
+        """Give a request to the engine; returns the number that `cancel` takes.
 
-        Raises: the engine's error; CancelledError; UnavailableError if it died or fell silent.
+        Beyond `num_sequences` it waits in the engine. Its listener hears of its end in any case: the engine's own, or
+        UnavailableError if that died or fell silent. Raises: UnavailableError unless the engine is ready.
         """
         self.check_ready()
         self._num_calls += 1
-        call = self._call = EngineCall(self._num_calls, on_token)
-        self._last_sign = self._clock()
-        self._send(pipe.Generate(call.job, list(ids), sampling))
-        watchdog = asyncio.create_task(self._watch(call))
-        canceller = asyncio.create_task(self._cancel_when(cancelled, call))
-        try:
-            return await call.result
-        finally:
-            watchdog.cancel()
-            canceller.cancel()
-            self._call = None
+        job = self._num_calls
+        if not self._calls:
+            self._last_sign = self._clock()
+        self._calls[job] = listener
+        self._is_at_work.set()
+        self._send(pipe.Generate(job, list(prompt.ids), prompt.sampling, prompt.tenant))
+        return job
 
-    async def _cancel_when(self, cancelled: asyncio.Event, call: EngineCall) -> None:
-        await cancelled.wait()
-        self._send(pipe.Cancel(call.job))
+    def cancel(self, job: int) -> None:
+        """Give a request up; its listener hears when the engine has let go of it. Nothing happens if it is over."""
+        if job in self._calls:
+            self._send(pipe.Cancel(job))
 
-    async def _watch(self, call: EngineCall) -> None:
-        # No event would do: every token moves the end.
-        while (silent := self._clock() - self._last_sign) < self._silence_s:  # noqa: ASYNC110
+    async def _watch(self) -> None:
+        """Returns once the engine has been silent for too long."""
+        while True:
+            await self._is_at_work.wait()
+            silent = self._clock() - self._last_sign
+            if silent >= self._silence_s:
+                break
             await asyncio.sleep(self._silence_s - silent)
         log.error("engine_silent", silence_s=self._silence_s)
-        call.fail(UnavailableError(f"the engine gave no sign for {self._silence_s:g} s", "ENGINE_TIMEOUT"))
+        self._last_words = f"the engine gave no sign for {self._silence_s:g} s"
+        # Before it is dead, which a process that waits for a disk may take long to be.
+        self._lose(UnavailableError(self._last_words, "ENGINE_TIMEOUT"))
         self._kill()
 
     async def _one_life(self) -> str:
         """From start to end of one process; returns why it ended."""
+        watchdog = asyncio.create_task(self._watch())
+        try:
+            cause = await self._process_life()
+        finally:
+            watchdog.cancel()
+        if self.state is not EngineState.FAILED:
+            log.error("engine_died", cause=cause)
+            self._lose(UnavailableError(f"the engine process was lost: {cause}", "ENGINE_DIED"))
+        return cause
+
+    async def _process_life(self) -> str:
         self._counters, self._last_words = pipe.Counters(), ""
         with _interrupts_held():
             process = await asyncio.create_subprocess_exec(*self._command, stdin=PIPE, stdout=PIPE, limit=LINE_LIMIT)
@@ -179,12 +187,7 @@ class Supervisor:
             self._kill()
         status = await process.wait()
         self._process = None
-        cause = self._last_words or describe_exit(status)
-        if self.state is not EngineState.FAILED:
-            log.error("engine_died", cause=cause)
-        if self._call is not None:
-            self._call.fail(UnavailableError(f"the engine process was lost: {cause}", "ENGINE_DIED"))
-        return cause
+        return self._last_words or describe_exit(status)
 
     def _handle(self, message: pipe.Message) -> None:
         self._last_sign = self._clock()
@@ -200,25 +203,45 @@ class Supervisor:
                     self._fail(as_error(error, text))
                 else:
                     self._last_words = f"{error} while loading"
-            case pipe.Token(job=job, token=token, counters=counters):
-                self._count(counters)
-                if call := self._running(job):
-                    call.on_token(token)
             case pipe.Alive(counters=counters):
                 self._count(counters)
-            case pipe.Finished(job=job, reason=reason, counters=counters):
-                self._count(counters)
-                if call := self._running(job):
-                    call.finish(Completion(reason))
-            case pipe.Failed(job=job, error=error, message=text, counters=counters):
-                self._count(counters)
-                if call := self._running(job):
-                    call.fail(as_error(error, text))
+            case pipe.Step():
+                self._count(message.counters)
+                self._observer(EngineStepped(message))
+                for event in message.events:
+                    self._tell(event)
+            case pipe.Crashed(error=error):
+                self._last_words = f"{error} while working"
             case _:
                 pass  # Loading: a sign of life
 
-    def _running(self, job: int) -> EngineCall | None:
-        return self._call if self._call is not None and self._call.job == job else None
+    def _tell(self, event: pipe.Event) -> None:
+        listener = self._calls.get(event.job)
+        if listener is None:  # its engine was given up before these words of it were read
+            return
+        if isinstance(event, pipe.Finished | pipe.Failed):
+            self._forget(event.job)
+        match event:
+            case pipe.Started():
+                listener.started()
+            case pipe.Token(token=token, worked=worked):
+                listener.token(token, worked)
+            case pipe.Finished(reason=reason, worked=worked):
+                listener.finished(reason, worked)
+            case pipe.Failed(error=error, message=text):
+                listener.failed(as_error(error, text))
+
+    def _forget(self, job: int) -> None:
+        del self._calls[job]
+        if not self._calls:
+            self._is_at_work.clear()
+
+    def _lose(self, error: UnavailableError) -> None:
+        """This engine answers no more: end its requests, and take none until the next is ready."""
+        self._set(EngineState.RESTARTING, str(error))
+        for job, listener in list(self._calls.items()):
+            self._forget(job)
+            listener.failed(error)
 
     def _count(self, counters: pipe.Counters) -> None:
         self._observer(EngineWorked(counters.since(self._counters)))

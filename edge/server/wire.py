@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from flashgate.v1 import common_pb2, edge_pb2
 from google.protobuf.duration_pb2 import Duration
 
-from edge.server.pipe import Counters
+from edge.server.pipe import Worked
 from edge.server.status import NodeState, NodeStatus
 
 _FINISH_REASONS = {
@@ -38,7 +38,7 @@ def finished(
     queue_s: float,
     ttft_s: float,
     total_s: float,
-    worked: Counters,
+    worked: Worked,
 ) -> edge_pb2.EdgeServiceGenerateResponse:
     event = edge_pb2.EdgeFinished(
         finish_reason=_FINISH_REASONS[reason],
@@ -47,6 +47,7 @@ def finished(
         expert_cache_hits=worked.expert_hits,
         expert_cache_lookups=worked.expert_lookups,
         expert_read_bytes=worked.expert_read_bytes,
+        reused_prompt_tokens=worked.reused_tokens,
     )
     return edge_pb2.EdgeServiceGenerateResponse(finished=event)
 
@@ -60,10 +61,16 @@ def status_response(status: NodeStatus) -> edge_pb2.EdgeServiceGetStatusResponse
         queue_depth=status.queue_depth,
         queue_limit=status.queue_limit,
         running=status.running,
+        running_limit=status.running_limit,
+        steps_until_place=status.steps_until_place,
         pending_prompt_tokens=status.pending_prompt_tokens,
         pending_completion_tokens=status.pending_completion_tokens,
         prefill_tokens_per_second=status.prefill_tokens_per_second,
+        prompt_base=duration(status.prompt_base_s),
         decode_tokens_per_second=status.decode_tokens_per_second,
+        total_decode_tokens_per_second=status.total_decode_tokens_per_second,
+        batch_size=status.batch_size,
+        prompt_reuse_rate=status.prompt_reuse_rate,
         prompt_bytes_per_token=status.prompt_bytes_per_token,
         expert_cache_hit_rate=status.expert_cache_hit_rate,
         disk_read_bytes_per_second=status.disk_read_bytes_per_second,

@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
 from edge.checkpoint.convert import Conversion
-from edge.checkpoint.random_model import write_random_checkpoint
+from edge.checkpoint.random_model import SMALL, write_random_checkpoint
 from tests.integration.harness import Process, Processes, command
 
 Request = edge_pb2.EdgeServiceGenerateRequest
@@ -23,11 +24,12 @@ ENDLESS = 4000
 TIMEOUT_S = 60.0
 
 
-def make_pack(directory: Path, *, tokenizer: bool = True) -> Path:
-    """A pack of the random model in `directory`."""
+def make_pack(directory: Path, *, tokenizer: bool = True, ends: bool = True) -> Path:
+    """A pack of the random model in `directory`; one that does not `end` an answer goes on to max_tokens."""
     checkpoint, pack = directory / "checkpoint", directory / "pack"
-    write_random_checkpoint(checkpoint, tokenizer=tokenizer)
-    with Conversion(checkpoint, pack, bits=8, group=32, force=False) as conversion:
+    config = SMALL if ends else replace(SMALL, eos_token_ids=())
+    write_random_checkpoint(checkpoint, config, tokenizer=tokenizer)
+    with Conversion(checkpoint, pack, bits=8, force=False) as conversion:
         progress: list[int] = []
         conversion.run(progress.append)
     return pack

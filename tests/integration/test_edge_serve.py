@@ -48,8 +48,8 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def node(module_processes: Processes, pack: Path) -> Iterator[EdgeNode]:
-    """One server for the tests that leave it as it was; a queue of two."""
-    node = EdgeNode(module_processes, pack, "--queue", "2")
+    """One server for the tests that leave it as it was: one place, a queue of two."""
+    node = EdgeNode(module_processes, pack, "--sequences", "1", "--queue", "2")
     yield node
     node.close()
 

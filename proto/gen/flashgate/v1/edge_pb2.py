@@ -26,33 +26,33 @@ from flashgate.v1 import common_pb2 as flashgate_dot_v1_dot_common__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x66lashgate/v1/edge.proto\x12\x0c\x66lashgate.v1\x1a\x19\x66lashgate/v1/common.proto\x1a\x1egoogle/protobuf/duration.proto\"\xcb\x01\n\x1a\x45\x64geServiceGenerateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12(\n\x04\x63hat\x18\x02 \x01(\x0b\x32\x18.flashgate.v1.ChatPromptH\x00\x12\x0e\n\x04text\x18\x03 \x01(\tH\x00\x12+\n\ttoken_ids\x18\x04 \x01(\x0b\x32\x16.flashgate.v1.TokenIdsH\x00\x12(\n\x08sampling\x18\x05 \x01(\x0b\x32\x16.flashgate.v1.SamplingB\x08\n\x06prompt\"9\n\nChatPrompt\x12+\n\x08messages\x18\x01 \x03(\x0b\x32\x19.flashgate.v1.ChatMessage\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\r\"\xb0\x01\n\x1b\x45\x64geServiceGenerateResponse\x12,\n\x07started\x18\x01 \x01(\x0b\x32\x19.flashgate.v1.EdgeStartedH\x00\x12*\n\x06tokens\x18\x02 \x01(\x0b\x32\x18.flashgate.v1.EdgeTokensH\x00\x12.\n\x08\x66inished\x18\x03 \x01(\x0b\x32\x1a.flashgate.v1.EdgeFinishedH\x00\x42\x07\n\x05\x65vent\"3\n\x0b\x45\x64geStarted\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rprompt_tokens\x18\x02 \x01(\r\"\'\n\nEdgeTokens\x12\x0b\n\x03ids\x18\x01 \x03(\r\x12\x0c\n\x04text\x18\x02 \x01(\t\"\xe1\x01\n\x0c\x45\x64geFinished\x12\x31\n\rfinish_reason\x18\x01 \x01(\x0e\x32\x1a.flashgate.v1.FinishReason\x12\"\n\x05usage\x18\x02 \x01(\x0b\x32\x13.flashgate.v1.Usage\x12&\n\x07timings\x18\x03 \x01(\x0b\x32\x15.flashgate.v1.Timings\x12\x19\n\x11\x65xpert_cache_hits\x18\x04 \x01(\x04\x12\x1c\n\x14\x65xpert_cache_lookups\x18\x05 \x01(\x04\x12\x19\n\x11\x65xpert_read_bytes\x18\x06 \x01(\x04\"\x1d\n\x1b\x45\x64geServiceGetStatusRequest\"\xbe\x05\n\x1c\x45\x64geServiceGetStatusResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12/\n\x0c\x65ngine_state\x18\x02 \x01(\x0e\x32\x19.flashgate.v1.EngineState\x12\x14\n\x0c\x65ngine_error\x18\x03 \x01(\t\x12\x16\n\x0e\x63ontext_tokens\x18\x04 \x01(\r\x12\x13\n\x0bqueue_depth\x18\x05 \x01(\r\x12\x13\n\x0bqueue_limit\x18\x06 \x01(\r\x12\x0f\n\x07running\x18\x07 \x01(\r\x12\x1d\n\x15pending_prompt_tokens\x18\x08 \x01(\x04\x12!\n\x19pending_completion_tokens\x18\t \x01(\x04\x12!\n\x19prefill_tokens_per_second\x18\n \x01(\x01\x12 \n\x18\x64\x65\x63ode_tokens_per_second\x18\x0b \x01(\x01\x12\x1e\n\x16prompt_bytes_per_token\x18\x0c \x01(\x01\x12\x1d\n\x15\x65xpert_cache_hit_rate\x18\r \x01(\x01\x12\"\n\x1a\x64isk_read_bytes_per_second\x18\x0e \x01(\x01\x12\x14\n\x0cmemory_bytes\x18\x0f \x01(\x04\x12\x1b\n\x13memory_budget_bytes\x18\x10 \x01(\x04\x12 \n\x13temperature_celsius\x18\x11 \x01(\x01H\x00\x88\x01\x01\x12\x1d\n\x10\x62\x61ttery_fraction\x18\x12 \x01(\x01H\x01\x88\x01\x01\x12\x17\n\non_battery\x18\x13 \x01(\x08H\x02\x88\x01\x01\x12)\n\x06uptime\x18\x14 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0f\x65ngine_restarts\x18\x15 \x01(\x04\x42\x16\n\x14_temperature_celsiusB\x13\n\x11_battery_fractionB\r\n\x0b_on_battery*\xae\x01\n\x0b\x45ngineState\x12\x1c\n\x18\x45NGINE_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x45NGINE_STATE_LOADING\x10\x01\x12\x16\n\x12\x45NGINE_STATE_READY\x10\x02\x12\x1b\n\x17\x45NGINE_STATE_RESTARTING\x10\x03\x12\x19\n\x15\x45NGINE_STATE_DRAINING\x10\x04\x12\x17\n\x13\x45NGINE_STATE_FAILED\x10\x05\x32\xd4\x01\n\x0b\x45\x64geService\x12\x61\n\x08Generate\x12(.flashgate.v1.EdgeServiceGenerateRequest\x1a).flashgate.v1.EdgeServiceGenerateResponse0\x01\x12\x62\n\tGetStatus\x12).flashgate.v1.EdgeServiceGetStatusRequest\x1a*.flashgate.v1.EdgeServiceGetStatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x66lashgate/v1/edge.proto\x12\x0c\x66lashgate.v1\x1a\x19\x66lashgate/v1/common.proto\x1a\x1egoogle/protobuf/duration.proto\"\xdb\x01\n\x1a\x45\x64geServiceGenerateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12(\n\x04\x63hat\x18\x02 \x01(\x0b\x32\x18.flashgate.v1.ChatPromptH\x00\x12\x0e\n\x04text\x18\x03 \x01(\tH\x00\x12+\n\ttoken_ids\x18\x04 \x01(\x0b\x32\x16.flashgate.v1.TokenIdsH\x00\x12(\n\x08sampling\x18\x05 \x01(\x0b\x32\x16.flashgate.v1.Sampling\x12\x0e\n\x06tenant\x18\x06 \x01(\tB\x08\n\x06prompt\"9\n\nChatPrompt\x12+\n\x08messages\x18\x01 \x03(\x0b\x32\x19.flashgate.v1.ChatMessage\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\r\"\xb0\x01\n\x1b\x45\x64geServiceGenerateResponse\x12,\n\x07started\x18\x01 \x01(\x0b\x32\x19.flashgate.v1.EdgeStartedH\x00\x12*\n\x06tokens\x18\x02 \x01(\x0b\x32\x18.flashgate.v1.EdgeTokensH\x00\x12.\n\x08\x66inished\x18\x03 \x01(\x0b\x32\x1a.flashgate.v1.EdgeFinishedH\x00\x42\x07\n\x05\x65vent\"3\n\x0b\x45\x64geStarted\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rprompt_tokens\x18\x02 \x01(\r\"\'\n\nEdgeTokens\x12\x0b\n\x03ids\x18\x01 \x03(\r\x12\x0c\n\x04text\x18\x02 \x01(\t\"\xff\x01\n\x0c\x45\x64geFinished\x12\x31\n\rfinish_reason\x18\x01 \x01(\x0e\x32\x1a.flashgate.v1.FinishReason\x12\"\n\x05usage\x18\x02 \x01(\x0b\x32\x13.flashgate.v1.Usage\x12&\n\x07timings\x18\x03 \x01(\x0b\x32\x15.flashgate.v1.Timings\x12\x19\n\x11\x65xpert_cache_hits\x18\x04 \x01(\x04\x12\x1c\n\x14\x65xpert_cache_lookups\x18\x05 \x01(\x04\x12\x19\n\x11\x65xpert_read_bytes\x18\x06 \x01(\x04\x12\x1c\n\x14reused_prompt_tokens\x18\x07 \x01(\r\"\x1d\n\x1b\x45\x64geServiceGetStatusRequest\"\xf7\x06\n\x1c\x45\x64geServiceGetStatusResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12/\n\x0c\x65ngine_state\x18\x02 \x01(\x0e\x32\x19.flashgate.v1.EngineState\x12\x14\n\x0c\x65ngine_error\x18\x03 \x01(\t\x12\x16\n\x0e\x63ontext_tokens\x18\x04 \x01(\r\x12\x13\n\x0bqueue_depth\x18\x05 \x01(\r\x12\x13\n\x0bqueue_limit\x18\x06 \x01(\r\x12\x0f\n\x07running\x18\x07 \x01(\r\x12\x1d\n\x15pending_prompt_tokens\x18\x08 \x01(\x04\x12!\n\x19pending_completion_tokens\x18\t \x01(\x04\x12!\n\x19prefill_tokens_per_second\x18\n \x01(\x01\x12 \n\x18\x64\x65\x63ode_tokens_per_second\x18\x0b \x01(\x01\x12\x1e\n\x16prompt_bytes_per_token\x18\x0c \x01(\x01\x12\x1d\n\x15\x65xpert_cache_hit_rate\x18\r \x01(\x01\x12\"\n\x1a\x64isk_read_bytes_per_second\x18\x0e \x01(\x01\x12\x14\n\x0cmemory_bytes\x18\x0f \x01(\x04\x12\x1b\n\x13memory_budget_bytes\x18\x10 \x01(\x04\x12 \n\x13temperature_celsius\x18\x11 \x01(\x01H\x00\x88\x01\x01\x12\x1d\n\x10\x62\x61ttery_fraction\x18\x12 \x01(\x01H\x01\x88\x01\x01\x12\x17\n\non_battery\x18\x13 \x01(\x08H\x02\x88\x01\x01\x12)\n\x06uptime\x18\x14 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0f\x65ngine_restarts\x18\x15 \x01(\x04\x12\x15\n\rrunning_limit\x18\x16 \x01(\r\x12\x19\n\x11steps_until_place\x18\x17 \x01(\x04\x12.\n\x0bprompt_base\x18\x18 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x1etotal_decode_tokens_per_second\x18\x19 \x01(\x01\x12\x12\n\nbatch_size\x18\x1a \x01(\x01\x12\x19\n\x11prompt_reuse_rate\x18\x1b \x01(\x01\x42\x16\n\x14_temperature_celsiusB\x13\n\x11_battery_fractionB\r\n\x0b_on_battery*\xae\x01\n\x0b\x45ngineState\x12\x1c\n\x18\x45NGINE_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x45NGINE_STATE_LOADING\x10\x01\x12\x16\n\x12\x45NGINE_STATE_READY\x10\x02\x12\x1b\n\x17\x45NGINE_STATE_RESTARTING\x10\x03\x12\x19\n\x15\x45NGINE_STATE_DRAINING\x10\x04\x12\x17\n\x13\x45NGINE_STATE_FAILED\x10\x05\x32\xd4\x01\n\x0b\x45\x64geService\x12\x61\n\x08Generate\x12(.flashgate.v1.EdgeServiceGenerateRequest\x1a).flashgate.v1.EdgeServiceGenerateResponse0\x01\x12\x62\n\tGetStatus\x12).flashgate.v1.EdgeServiceGetStatusRequest\x1a*.flashgate.v1.EdgeServiceGetStatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'flashgate.v1.edge_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ENGINESTATE']._serialized_start=1628
-  _globals['_ENGINESTATE']._serialized_end=1802
+  _globals['_ENGINESTATE']._serialized_start=1859
+  _globals['_ENGINESTATE']._serialized_end=2033
   _globals['_EDGESERVICEGENERATEREQUEST']._serialized_start=101
-  _globals['_EDGESERVICEGENERATEREQUEST']._serialized_end=304
-  _globals['_CHATPROMPT']._serialized_start=306
-  _globals['_CHATPROMPT']._serialized_end=363
-  _globals['_TOKENIDS']._serialized_start=365
-  _globals['_TOKENIDS']._serialized_end=388
-  _globals['_EDGESERVICEGENERATERESPONSE']._serialized_start=391
-  _globals['_EDGESERVICEGENERATERESPONSE']._serialized_end=567
-  _globals['_EDGESTARTED']._serialized_start=569
-  _globals['_EDGESTARTED']._serialized_end=620
-  _globals['_EDGETOKENS']._serialized_start=622
-  _globals['_EDGETOKENS']._serialized_end=661
-  _globals['_EDGEFINISHED']._serialized_start=664
-  _globals['_EDGEFINISHED']._serialized_end=889
-  _globals['_EDGESERVICEGETSTATUSREQUEST']._serialized_start=891
-  _globals['_EDGESERVICEGETSTATUSREQUEST']._serialized_end=920
-  _globals['_EDGESERVICEGETSTATUSRESPONSE']._serialized_start=923
-  _globals['_EDGESERVICEGETSTATUSRESPONSE']._serialized_end=1625
-  _globals['_EDGESERVICE']._serialized_start=1805
-  _globals['_EDGESERVICE']._serialized_end=2017
+  _globals['_EDGESERVICEGENERATEREQUEST']._serialized_end=320
+  _globals['_CHATPROMPT']._serialized_start=322
+  _globals['_CHATPROMPT']._serialized_end=379
+  _globals['_TOKENIDS']._serialized_start=381
+  _globals['_TOKENIDS']._serialized_end=404
+  _globals['_EDGESERVICEGENERATERESPONSE']._serialized_start=407
+  _globals['_EDGESERVICEGENERATERESPONSE']._serialized_end=583
+  _globals['_EDGESTARTED']._serialized_start=585
+  _globals['_EDGESTARTED']._serialized_end=636
+  _globals['_EDGETOKENS']._serialized_start=638
+  _globals['_EDGETOKENS']._serialized_end=677
+  _globals['_EDGEFINISHED']._serialized_start=680
+  _globals['_EDGEFINISHED']._serialized_end=935
+  _globals['_EDGESERVICEGETSTATUSREQUEST']._serialized_start=937
+  _globals['_EDGESERVICEGETSTATUSREQUEST']._serialized_end=966
+  _globals['_EDGESERVICEGETSTATUSRESPONSE']._serialized_start=969
+  _globals['_EDGESERVICEGETSTATUSRESPONSE']._serialized_end=1856
+  _globals['_EDGESERVICE']._serialized_start=2036
+  _globals['_EDGESERVICE']._serialized_end=2248
 # @@protoc_insertion_point(module_scope)

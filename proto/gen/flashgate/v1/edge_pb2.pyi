@@ -58,10 +58,15 @@ class EdgeServiceGenerateRequest(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     TOKEN_IDS_FIELD_NUMBER: _builtins.int
     SAMPLING_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Set by the caller so that one id runs through all logs; empty: the edge makes one."""
     text: _builtins.str
     """Taken as it is."""
+    tenant: _builtins.str
+    """Whose request it is. Work on the beginning of a prompt is reused only within one tenant, so that none can tell by
+    the time to a first token what another has asked. Empty is a tenant of its own.
+    """
     @_builtins.property
     def chat(self) -> Global___ChatPrompt:
         """The chat template is applied."""
@@ -78,10 +83,11 @@ class EdgeServiceGenerateRequest(_message.Message):
         text: _builtins.str = ...,
         token_ids: Global___TokenIds | None = ...,
         sampling: _common_pb2.Sampling | None = ...,
+        tenant: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "prompt", b"prompt", "sampling", b"sampling", "text", b"text", "token_ids", b"token_ids"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "prompt", b"prompt", "request_id", b"request_id", "sampling", b"sampling", "text", b"text", "token_ids", b"token_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "prompt", b"prompt", "request_id", b"request_id", "sampling", b"sampling", "tenant", b"tenant", "text", b"text", "token_ids", b"token_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_prompt: _TypeAlias = _typing.Literal["chat", "text", "token_ids"]  # noqa: Y015
     _WhichOneofArgType_prompt: _TypeAlias = _typing.Literal["prompt", b"prompt"]  # noqa: Y015
@@ -218,11 +224,14 @@ class EdgeFinished(_message.Message):
     EXPERT_CACHE_HITS_FIELD_NUMBER: _builtins.int
     EXPERT_CACHE_LOOKUPS_FIELD_NUMBER: _builtins.int
     EXPERT_READ_BYTES_FIELD_NUMBER: _builtins.int
+    REUSED_PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
     finish_reason: _common_pb2.FinishReason.ValueType
     expert_cache_hits: _builtins.int
     """Expert look-ups of this request answered from RAM, and all of them."""
     expert_cache_lookups: _builtins.int
     expert_read_bytes: _builtins.int
+    reused_prompt_tokens: _builtins.int
+    """Tokens of the prompt that were known from an earlier one of the same tenant, and cost nothing."""
     @_builtins.property
     def usage(self) -> _common_pb2.Usage: ...
     @_builtins.property
@@ -236,10 +245,11 @@ class EdgeFinished(_message.Message):
         expert_cache_hits: _builtins.int = ...,
         expert_cache_lookups: _builtins.int = ...,
         expert_read_bytes: _builtins.int = ...,
+        reused_prompt_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timings", b"timings", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expert_cache_hits", b"expert_cache_hits", "expert_cache_lookups", b"expert_cache_lookups", "expert_read_bytes", b"expert_read_bytes", "finish_reason", b"finish_reason", "timings", b"timings", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expert_cache_hits", b"expert_cache_hits", "expert_cache_lookups", b"expert_cache_lookups", "expert_read_bytes", b"expert_read_bytes", "finish_reason", b"finish_reason", "reused_prompt_tokens", b"reused_prompt_tokens", "timings", b"timings", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -285,6 +295,12 @@ class EdgeServiceGetStatusResponse(_message.Message):
     ON_BATTERY_FIELD_NUMBER: _builtins.int
     UPTIME_FIELD_NUMBER: _builtins.int
     ENGINE_RESTARTS_FIELD_NUMBER: _builtins.int
+    RUNNING_LIMIT_FIELD_NUMBER: _builtins.int
+    STEPS_UNTIL_PLACE_FIELD_NUMBER: _builtins.int
+    PROMPT_BASE_FIELD_NUMBER: _builtins.int
+    TOTAL_DECODE_TOKENS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    BATCH_SIZE_FIELD_NUMBER: _builtins.int
+    PROMPT_REUSE_RATE_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     engine_state: Global___EngineState.ValueType
     engine_error: _builtins.str
@@ -298,7 +314,9 @@ class EdgeServiceGetStatusResponse(_message.Message):
     """Prompt tokens and completion-token bounds still to be done by all accepted requests."""
     pending_completion_tokens: _builtins.int
     prefill_tokens_per_second: _builtins.float
-    """Recent rates; 0 before the first measurement."""
+    """Recent rates; 0 before the first measurement. A prompt of n tokens takes `prompt_base` + n / prefill rate. The decode
+    rate is that of one sequence beside as many others as there were lately: what one caller gets.
+    """
     decode_tokens_per_second: _builtins.float
     prompt_bytes_per_token: _builtins.float
     """Mean UTF-8 bytes of prompt per token so far; 0 before the first measurement."""
@@ -311,8 +329,22 @@ class EdgeServiceGetStatusResponse(_message.Message):
     battery_fraction: _builtins.float
     on_battery: _builtins.bool
     engine_restarts: _builtins.int
+    running_limit: _builtins.int
+    """The most requests that run at once."""
+    steps_until_place: _builtins.int
+    """Decode steps until a request that comes now would start, an upper bound; 0 if a place is free."""
+    total_decode_tokens_per_second: _builtins.float
+    """Recent rate of all sequences together."""
+    batch_size: _builtins.float
+    """Mean number of sequences that decoded side by side lately."""
+    prompt_reuse_rate: _builtins.float
+    """Recent share of prompts' tokens that were known from earlier prompts."""
     @_builtins.property
     def uptime(self) -> _duration_pb2.Duration: ...
+    @_builtins.property
+    def prompt_base(self) -> _duration_pb2.Duration:
+        """What a prompt takes however short it is; see `prefill_tokens_per_second`."""
+
     def __init__(
         self,
         *,
@@ -337,10 +369,16 @@ class EdgeServiceGetStatusResponse(_message.Message):
         on_battery: _builtins.bool | None = ...,
         uptime: _duration_pb2.Duration | None = ...,
         engine_restarts: _builtins.int = ...,
+        running_limit: _builtins.int = ...,
+        steps_until_place: _builtins.int = ...,
+        prompt_base: _duration_pb2.Duration | None = ...,
+        total_decode_tokens_per_second: _builtins.float = ...,
+        batch_size: _builtins.float = ...,
+        prompt_reuse_rate: _builtins.float = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_battery_fraction", b"_battery_fraction", "_on_battery", b"_on_battery", "_temperature_celsius", b"_temperature_celsius", "battery_fraction", b"battery_fraction", "on_battery", b"on_battery", "temperature_celsius", b"temperature_celsius", "uptime", b"uptime"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_battery_fraction", b"_battery_fraction", "_on_battery", b"_on_battery", "_temperature_celsius", b"_temperature_celsius", "battery_fraction", b"battery_fraction", "on_battery", b"on_battery", "prompt_base", b"prompt_base", "temperature_celsius", b"temperature_celsius", "uptime", b"uptime"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_battery_fraction", b"_battery_fraction", "_on_battery", b"_on_battery", "_temperature_celsius", b"_temperature_celsius", "battery_fraction", b"battery_fraction", "context_tokens", b"context_tokens", "decode_tokens_per_second", b"decode_tokens_per_second", "disk_read_bytes_per_second", b"disk_read_bytes_per_second", "engine_error", b"engine_error", "engine_restarts", b"engine_restarts", "engine_state", b"engine_state", "expert_cache_hit_rate", b"expert_cache_hit_rate", "memory_budget_bytes", b"memory_budget_bytes", "memory_bytes", b"memory_bytes", "model", b"model", "on_battery", b"on_battery", "pending_completion_tokens", b"pending_completion_tokens", "pending_prompt_tokens", b"pending_prompt_tokens", "prefill_tokens_per_second", b"prefill_tokens_per_second", "prompt_bytes_per_token", b"prompt_bytes_per_token", "queue_depth", b"queue_depth", "queue_limit", b"queue_limit", "running", b"running", "temperature_celsius", b"temperature_celsius", "uptime", b"uptime"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_battery_fraction", b"_battery_fraction", "_on_battery", b"_on_battery", "_temperature_celsius", b"_temperature_celsius", "batch_size", b"batch_size", "battery_fraction", b"battery_fraction", "context_tokens", b"context_tokens", "decode_tokens_per_second", b"decode_tokens_per_second", "disk_read_bytes_per_second", b"disk_read_bytes_per_second", "engine_error", b"engine_error", "engine_restarts", b"engine_restarts", "engine_state", b"engine_state", "expert_cache_hit_rate", b"expert_cache_hit_rate", "memory_budget_bytes", b"memory_budget_bytes", "memory_bytes", b"memory_bytes", "model", b"model", "on_battery", b"on_battery", "pending_completion_tokens", b"pending_completion_tokens", "pending_prompt_tokens", b"pending_prompt_tokens", "prefill_tokens_per_second", b"prefill_tokens_per_second", "prompt_base", b"prompt_base", "prompt_bytes_per_token", b"prompt_bytes_per_token", "prompt_reuse_rate", b"prompt_reuse_rate", "queue_depth", b"queue_depth", "queue_limit", b"queue_limit", "running", b"running", "running_limit", b"running_limit", "steps_until_place", b"steps_until_place", "temperature_celsius", b"temperature_celsius", "total_decode_tokens_per_second", b"total_decode_tokens_per_second", "uptime", b"uptime"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__battery_fraction: _TypeAlias = _typing.Literal["battery_fraction"]  # noqa: Y015
     _WhichOneofArgType__battery_fraction: _TypeAlias = _typing.Literal["_battery_fraction", b"_battery_fraction"]  # noqa: Y015

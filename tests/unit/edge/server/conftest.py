@@ -2,18 +2,48 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
 
-from edge.sampler import SamplingParams
-from edge.server import pipe
-from edge.server.engine_call import Completion
+from edge.errors import EdgeError
+from edge.server import pipe, sensors
+from edge.server.engine_call import Listener, Prompt
 from edge.server.observed import Event
+from edge.server.status import NodeState, NodeStatus
 from edge.server.supervisor import Supervisor
 
+# Every number another one.
+STATUS = NodeStatus(
+    model="m",
+    state=NodeState.READY,
+    error="",
+    context_tokens=64,
+    queue_depth=1,
+    queue_limit=2,
+    running=3,
+    running_limit=4,
+    steps_until_place=5,
+    pending_prompt_tokens=6,
+    pending_completion_tokens=7,
+    prefill_tokens_per_second=5.5,
+    prompt_base_s=0.25,
+    decode_tokens_per_second=6.5,
+    total_decode_tokens_per_second=13.5,
+    batch_size=2.5,
+    prompt_bytes_per_token=7.5,
+    prompt_reuse_rate=0.75,
+    expert_cache_hit_rate=0.5,
+    disk_read_bytes_per_second=8.5,
+    memory_bytes=9,
+    memory_budget_bytes=10,
+    temperature_celsius=41.5,
+    power=sensors.Power(0.5, True),
+    uptime_s=11.5,
+    engine_restarts=12,
+)
 FAKE_ENGINE = (sys.executable, str(Path(__file__).with_name("fake_engine.py")))
 
 
@@ -42,51 +72,51 @@ def supervised(events: list[Event]) -> Callable[..., object]:
     return start
 
 
-def _ignore(token: int) -> None:
-    """Nobody listens yet."""
+class PlayedCall:
+    """One request in a PlayedEngine, and what the test lets become of it."""
+
+    def __init__(self, prompt: Prompt, listener: Listener) -> None:
+        self.ids = list(prompt.ids)
+        self.prompt = prompt
+        self.is_cancelled = False
+        self._listener = listener
+
+    def start(self) -> None:
+        self._listener.started()
+
+    def token(self, token: int, worked: pipe.Worked = pipe.Worked()) -> None:  # noqa: B008 -- frozen
+        self._listener.token(token, worked)
+
+    def finish(self, reason: str = "length", worked: pipe.Worked = pipe.Worked()) -> None:  # noqa: B008 -- frozen
+        self._listener.finished(reason, worked)
+
+    def fail(self, error: EdgeError) -> None:
+        self._listener.failed(error)
 
 
 class PlayedEngine:
-    """An EngineClient whose tokens and ends the test gives by hand."""
+    """An EngineClient whose requests start, speak and end as the test says."""
 
     def __init__(self) -> None:
-        self.counters = pipe.Counters()
+        self.num_sequences = 1
         self.error: Exception | None = None
-        self.started: list[list[int]] = []
-        self._on_token: Callable[[int], None] = _ignore
-        self._end: asyncio.Future[Completion] | None = None
-        self._cancelled = asyncio.Event()
+        self.calls: list[PlayedCall] = []
 
     def check_ready(self) -> None:
         if self.error is not None:
             raise self.error
 
-    async def generate(
-        self,
-        ids: Sequence[int],
-        sampling: SamplingParams,
-        on_token: Callable[[int], None],
-        cancelled: asyncio.Event,
-    ) -> Completion:
-        self.started.append(list(ids))
-        self._on_token, self._cancelled = on_token, cancelled
-        self._end = asyncio.get_running_loop().create_future()
-        return await self._end
+    def start(self, prompt: Prompt, listener: Listener) -> int:
+        self.check_ready()
+        self.calls.append(PlayedCall(prompt, listener))
+        return len(self.calls) - 1
+
+    def cancel(self, job: int) -> None:
+        self.calls[job].is_cancelled = True
 
     @property
-    def is_cancelled(self) -> bool:
-        return self._cancelled.is_set()
-
-    def token(self, token: int) -> None:
-        self._on_token(token)
-
-    def finish(self, reason: str = "length") -> None:
-        assert self._end is not None
-        self._end.set_result(Completion(reason))
-
-    def fail(self, error: Exception) -> None:
-        assert self._end is not None
-        self._end.set_exception(error)
+    def last(self) -> PlayedCall:
+        return self.calls[-1]
 
 
 @pytest.fixture

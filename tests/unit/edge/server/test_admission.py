@@ -1,80 +1,94 @@
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
-from typing import Any
 
 import pytest
 
-from edge.errors import CancelledError, EdgeError, OverloadedError, StorageError, UnavailableError
+from edge.errors import CancelledError, OverloadedError, StorageError, UnavailableError
 from edge.sampler import SamplingParams
-from edge.server.admission import Admission, Happening, Job, Started
-from edge.server.engine_call import Completion
+from edge.server.admission import Admission, Completion, Happening, Job, Started
+from edge.server.engine_call import Prompt
+from edge.server.pipe import Worked
 from edge.server.rates import Rates
 from tests.unit.edge.server.conftest import PlayedEngine
 
-Until = Callable[..., Any]
 FIVE = SamplingParams(max_tokens=5)
 
 
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
+@pytest.fixture
+def rates() -> Rates:
+    return Rates()
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-async def admission(played: PlayedEngine, clock: Clock) -> AsyncIterator[Admission]:
-    admission = Admission(played, Rates(), limit=2, clock=clock)
-    task = asyncio.create_task(admission.run())
-    yield admission
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
+def admission(played: PlayedEngine, rates: Rates) -> Admission:
+    return Admission(played, rates, limit=2)
 
 
 def submit(admission: Admission, first: int, params: SamplingParams = FIVE) -> Job:
     with admission.place():
-        return admission.submit([first, 1, 1], params, context_tokens=100)
+        return admission.submit(Prompt([first, 1, 1], params), context_tokens=100)
+
+
+def running(admission: Admission, played: PlayedEngine, first: int, params: SamplingParams = FIVE) -> Job:
+    job = submit(admission, first, params)
+    played.last.start()
+    return job
 
 
 async def all_news(job: Job) -> list[Happening]:
     news: list[Happening] = []
     while not any(isinstance(item, Completion) for item in news):
-        news += await job.news()
+        news += await asyncio.wait_for(job.news(), 20)
     return news
 
 
-async def test_jobs_run_one_at_a_time_in_the_order_they_came(
-    admission: Admission, played: PlayedEngine, until: Until
+def started(played: PlayedEngine) -> list[int]:
+    return [call.ids[0] for call in played.calls]
+
+
+async def test_with_one_place_jobs_run_one_at_a_time_in_the_order_they_came(
+    admission: Admission, played: PlayedEngine
 ) -> None:
     jobs = [submit(admission, first) for first in (1, 2, 3)]
     for number in (1, 2, 3):
-        await until(lambda number=number: len(played.started) == number)
+        assert len(played.calls) == number
+        played.last.start()
         assert (admission.num_running, admission.queue_depth) == (1, 3 - number)
-        played.finish()
+        played.last.finish()
         assert await all_news(jobs[number - 1]) == [Started(), Completion("length")]
-    assert [ids[0] for ids in played.started] == [1, 2, 3]
+    assert started(played) == [1, 2, 3]
 
 
-async def test_past_the_limit_a_job_is_refused_before_and_after_the_first_runs(
-    admission: Admission, played: PlayedEngine, until: Until
-) -> None:
+async def test_as_many_run_at_once_as_the_engine_has_places(admission: Admission, played: PlayedEngine) -> None:
+    played.num_sequences = 3
+    jobs = [submit(admission, first) for first in (1, 2, 3, 4, 5)]
+    assert started(played) == [1, 2, 3]
+    for call in played.calls:
+        call.start()
+    assert (admission.num_running, admission.queue_depth, admission.num_sequences) == (3, 2, 3)
+    played.calls[1].token(7)
+    played.calls[1].finish("stop")
+    assert started(played) == [1, 2, 3, 4]
+    assert await all_news(jobs[1]) == [Started(), 7, Completion("stop")]
+
+
+async def test_what_the_engine_has_no_memory_for_yet_waits(admission: Admission, played: PlayedEngine) -> None:
+    played.num_sequences = 2
+    running(admission, played, 1)
+    submit(admission, 2)
+    assert (admission.num_running, admission.queue_depth) == (1, 1)
+
+
+async def test_past_the_limit_a_job_is_refused(admission: Admission, played: PlayedEngine) -> None:
     for first in (1, 2, 3):
         submit(admission, first)
     with pytest.raises(OverloadedError, match="at most 2 may wait"):
         submit(admission, 4)
-    await until(lambda: played.started)
-    with pytest.raises(OverloadedError):
-        submit(admission, 4)
-    played.finish()
-    await until(lambda: len(played.started) == 2)
+    played.num_sequences = 2
     submit(admission, 4)
+    with pytest.raises(OverloadedError):
+        submit(admission, 5)
+    played.calls[0].finish()
+    submit(admission, 5)
 
 
 async def test_a_request_being_encoded_holds_a_place(admission: Admission) -> None:
@@ -83,91 +97,102 @@ async def test_a_request_being_encoded_holds_a_place(admission: Admission) -> No
     submit(admission, 4)
 
 
-async def test_an_unforeseen_error_ends_its_job_and_the_worker(played: PlayedEngine, until: Until) -> None:
-    admission = Admission(played, Rates(), limit=1)
-    worker = asyncio.create_task(admission.run())
-    job = submit(admission, 1)
-    await until(lambda: played.started)
-    played.fail(ValueError("canary"))
-    assert await job.news() == [Started()]
-    with pytest.raises(EdgeError, match="unexpectedly"):
-        await job.news()
-    with pytest.raises(ValueError, match="canary"):
-        await worker
-
-
-async def test_the_wait_is_estimated_from_rates_and_pending_tokens(
-    admission: Admission, played: PlayedEngine, clock: Clock, until: Until
+async def test_the_wait_is_estimated_for_the_one_that_ends_first(
+    admission: Admission, played: PlayedEngine, rates: Rates
 ) -> None:
-    for first in (1, 2, 3):
+    played.num_sequences = 2
+    running(admission, played, 1, SamplingParams(max_tokens=50))
+    for first in (2, 3, 4):
         submit(admission, first)
-    await until(lambda: played.started)
     with pytest.raises(OverloadedError) as unmeasured:
-        submit(admission, 4)
-    clock.now = 6.0
-    played.token(7)  # 3 prompt tokens in 6 s
-    clock.now = 10.0
-    played.token(8)  # 1 token in 4 s; 3 are left
+        submit(admission, 5)
+    rates.prefill.add(3, 6.0)
+    rates.decode.add(1, 4.0)
+    played.calls[0].token(7)
     with pytest.raises(OverloadedError) as measured:
-        submit(admission, 4)
-    assert (unmeasured.value.retry_after_s, measured.value.retry_after_s) == (5.0, 12.0)
+        submit(admission, 5)
+    # A prompt of 3 tokens at 0.5 per second, then 5 tokens at 0.25 per second.
+    assert (unmeasured.value.retry_after_s, measured.value.retry_after_s) == (5.0, 26.0)
 
 
-async def test_pending_tokens_count_down(admission: Admission, played: PlayedEngine, until: Until) -> None:
-    submit(admission, 1)
+async def test_pending_tokens_count_down(admission: Admission, played: PlayedEngine) -> None:
+    job = running(admission, played, 1)
     submit(admission, 2, SamplingParams(max_tokens=10**9))
-    await until(lambda: played.started)
     assert (admission.pending_prompt_tokens, admission.pending_completion_tokens) == (6, 5 + 98)
-    played.token(7)
+    played.last.token(7, Worked(1, 2, 3, 0))
     assert (admission.pending_prompt_tokens, admission.pending_completion_tokens) == (3, 4 + 98)
+    assert job.worked == Worked(1, 2, 3, 0)
 
 
-async def test_a_job_cancelled_in_the_queue_leaves_it_at_once(
-    admission: Admission, played: PlayedEngine, until: Until
-) -> None:
+async def test_steps_until_a_place_is_free_follow_the_queue(admission: Admission, played: PlayedEngine) -> None:
+    played.num_sequences = 2
+    for number, (max_tokens, steps) in enumerate(((10, 0), (4, 4), (3, 7), (5, 10))):
+        submit(admission, number, SamplingParams(max_tokens=max_tokens))
+        assert admission.steps_until_place == steps
+    played.calls[1].token(7)
+    # Places are free after 10 and 3 steps; the third request takes the latter until 6, the fourth until 11.
+    assert admission.steps_until_place == 10
+
+
+async def test_a_job_cancelled_in_the_queue_leaves_it_at_once(admission: Admission, played: PlayedEngine) -> None:
     jobs = [submit(admission, first) for first in (1, 2, 3)]
-    await until(lambda: played.started)
+    played.last.start()
     jobs[1].cancel()
     jobs[1].cancel()
     assert admission.queue_depth == 1
-    played.finish()
-    await until(lambda: len(played.started) == 2)
-    assert played.started[1][0] == 3
+    played.last.finish()
+    assert started(played) == [1, 3]
 
 
-async def test_a_running_job_keeps_the_engine_until_the_engine_says_it_is_free(
-    admission: Admission, played: PlayedEngine, until: Until
+async def test_a_running_job_keeps_its_place_until_the_engine_says_it_is_free(
+    admission: Admission, played: PlayedEngine
 ) -> None:
-    job, _ = submit(admission, 1), submit(admission, 2)
-    await until(lambda: played.started)
+    job, _ = running(admission, played, 1), submit(admission, 2)
     job.cancel()
-    assert played.is_cancelled
-    assert len(played.started) == 1
-    played.fail(CancelledError("cancelled"))
-    await until(lambda: len(played.started) == 2)
+    assert played.last.is_cancelled
+    assert len(played.calls) == 1
+    played.last.fail(CancelledError("cancelled"))
+    assert len(played.calls) == 2
 
 
-async def test_an_error_ends_its_own_job_after_the_tokens_before_it(
-    admission: Admission, played: PlayedEngine, until: Until
-) -> None:
-    job, _ = submit(admission, 1), submit(admission, 2)
-    await until(lambda: played.started)
-    played.token(7)
-    played.fail(StorageError("checksum"))
-    await until(lambda: len(played.started) == 2)
+async def test_an_error_ends_its_own_job_after_the_tokens_before_it(admission: Admission, played: PlayedEngine) -> None:
+    played.num_sequences = 2
+    job, other = running(admission, played, 1), running(admission, played, 2)
+    submit(admission, 3)
+    played.calls[0].token(7)
+    played.calls[0].fail(StorageError("checksum"))
+    assert started(played) == [1, 2, 3]
     assert await job.news() == [Started(), 7]
     with pytest.raises(StorageError, match="checksum"):
         await job.news()
+    played.calls[1].finish()
+    assert await all_news(other) == [Started(), Completion("length")]
 
 
-async def test_a_lost_engine_ends_the_queue_too(admission: Admission, played: PlayedEngine, until: Until) -> None:
-    jobs = [submit(admission, first) for first in (1, 2)]
-    await until(lambda: played.started)
-    played.fail(UnavailableError("died", "ENGINE_DIED"))
+async def test_a_lost_engine_ends_the_queue_too(admission: Admission, played: PlayedEngine) -> None:
+    played.num_sequences = 2
+    jobs = [running(admission, played, first) for first in (1, 2)] + [submit(admission, first) for first in (3, 4)]
+    lost = UnavailableError("died", "ENGINE_DIED")
+    for call in tuple(played.calls):
+        call.fail(lost)
     assert await jobs[0].news() == [Started()]
+    assert await jobs[1].news() == [Started()]
     for job in jobs:
         with pytest.raises(UnavailableError, match="died"):
             await job.news()
+    assert admission.queue_depth == admission.num_running == 0
+    assert len(played.calls) == 2
+
+
+async def test_an_engine_lost_while_a_place_is_being_filled_ends_the_job(
+    admission: Admission, played: PlayedEngine
+) -> None:
+    running(admission, played, 1)
+    waiting = submit(admission, 2)
+    played.error = UnavailableError("the engine is restarting", "ENGINE_RESTARTING")
+    played.last.finish()
+    with pytest.raises(UnavailableError, match="restarting"):
+        await waiting.news()
     assert admission.queue_depth == admission.num_running == 0
 
 
@@ -177,23 +202,25 @@ async def test_an_engine_that_is_not_ready_takes_nothing(admission: Admission, p
         submit(admission, 1)
 
 
-async def test_draining_refuses_new_jobs_and_lets_the_others_end(
-    admission: Admission, played: PlayedEngine, until: Until
-) -> None:
+async def test_draining_refuses_new_jobs_and_lets_the_others_end(admission: Admission, played: PlayedEngine) -> None:
     jobs = [submit(admission, first) for first in (1, 2)]
-    await until(lambda: played.started)
+    played.last.start()
     admission.drain()
     with pytest.raises(UnavailableError) as caught:
         submit(admission, 3)
     assert caught.value.reason == "DRAINING"
-    played.finish()
-    await until(lambda: len(played.started) == 2)
-    played.finish("stop")
+    played.last.finish()
+    played.last.start()
+    played.last.finish("stop")
     assert await all_news(jobs[1]) == [Started(), Completion("stop")]
 
 
-async def test_a_limit_of_zero_takes_one_at_a_time(played: PlayedEngine) -> None:
+async def test_a_limit_of_zero_takes_as_many_as_run(played: PlayedEngine) -> None:
     admission = Admission(played, Rates(), limit=0)
     submit(admission, 1)
     with pytest.raises(OverloadedError):
         submit(admission, 2)
+
+
+async def test_a_prompt_is_not_shown(admission: Admission) -> None:
+    assert "123" not in repr(Prompt([123], FIVE, "123"))

@@ -3,7 +3,7 @@
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -37,6 +37,23 @@ class Child:
             messages.append(self.read())
         return messages
 
+    def events_until(self, is_last: Callable[[pipe.Event], bool]) -> list[pipe.Event]:
+        """All events of steps, up to the step that brings the one awaited."""
+        events: list[pipe.Event] = []
+        while not any(is_last(event) for event in events):
+            message = self.read()
+            assert not isinstance(message, pipe.Crashed)
+            events += message.events if isinstance(message, pipe.Step) else []
+        return events
+
+    def first_event_of(self, job: int) -> None:
+        self.events_until(lambda event: event.job == job)
+
+    def end_of(self, job: int) -> list[pipe.Event]:
+        """The events of one request, up to its end."""
+        events = self.events_until(lambda event: event.job == job and isinstance(event, pipe.Finished | pipe.Failed))
+        return [event for event in events if event.job == job]
+
     def generate(self, job: int, kind: int, max_tokens: int = 5) -> None:
         self.send(pipe.Generate(job, [kind], SamplingParams(max_tokens=max_tokens)))
 
@@ -57,68 +74,103 @@ def child() -> Iterator[Child]:
 
 def test_a_request_is_answered_token_by_token(child: Child) -> None:
     child.generate(1, fake.COUNT, 3)
-    messages = child.read_until(pipe.Finished)
-    assert [message.token for message in messages if isinstance(message, pipe.Token)] == [100, 101, 102]
-    assert isinstance(messages[-1], pipe.Finished)
-    assert messages[-1].counters.expert_lookups == 30
+    started, *tokens, finished = child.end_of(1)
+    assert started == pipe.Started(1, 1)
+    assert [token.token for token in tokens if isinstance(token, pipe.Token)] == [100, 101, 102]
+    assert finished == pipe.Finished(1, "length", pipe.Worked(15, 30, 0, 0))
+
+
+def test_requests_that_come_during_others_share_their_steps(child: Child) -> None:
+    child.generate(1, fake.SLOW, 1000)
+    child.events_until(lambda event: isinstance(event, pipe.Token))
+    child.generate(2, fake.SLOW, 3)
+    step = child.read()
+    while not (isinstance(step, pipe.Step) and {event.job for event in step.events} == {1, 2}):
+        step = child.read()
+    assert step.began_s < step.ended_s
 
 
 def test_the_end_of_stdin_ends_it_even_at_work(child: Child) -> None:
     child.generate(1, fake.HANG)
-    child.read_until(pipe.Token)
+    child.events_until(lambda event: isinstance(event, pipe.Token))
     assert child.end()[0] == 0
 
 
 def test_a_cancellation_is_seen_during_a_prompt_and_between_tokens(child: Child) -> None:
     for job, kind in ((1, fake.LONG_PROMPT), (2, fake.SLOW)):
         child.generate(job, kind, 100_000)
-        child.read_until(pipe.Alive, pipe.Token)
+        child.first_event_of(job)
         child.send(pipe.Cancel(job))
-        last = child.read_until(pipe.Failed)[-1]
-        assert isinstance(last, pipe.Failed)
-        assert (last.job, last.error) == (job, "CancelledError")
+        assert child.end_of(job)[-1] == pipe.Failed(job, "CancelledError", "the request was cancelled")
+
+
+def test_a_request_that_comes_during_a_long_step_can_be_cancelled_in_it(child: Child) -> None:
+    child.generate(1, fake.LONG_PROMPT)
+    child.generate(2, fake.COUNT)
+    child.send(pipe.Cancel(2))
+    child.send(pipe.Cancel(1))
+    waited_for = {1, 2}
+
+    def is_last(event: pipe.Event) -> bool:
+        if isinstance(event, pipe.Failed):
+            waited_for.discard(event.job)
+        return not waited_for
+
+    assert child.events_until(is_last)
 
 
 def test_cancelling_what_is_over_or_unknown_changes_nothing(child: Child) -> None:
     child.send(pipe.Cancel(5))
     child.generate(5, fake.COUNT, 1)
-    child.read_until(pipe.Finished)
+    child.end_of(5)
     child.send(pipe.Cancel(5))
     child.generate(6, fake.COUNT, 1)
-    assert isinstance(child.read_until(pipe.Finished, pipe.Failed)[-1], pipe.Finished)
+    assert isinstance(child.end_of(6)[-1], pipe.Finished)
 
 
 def test_a_long_prompt_gives_signs_of_life(child: Child) -> None:
     child.generate(1, fake.LONG_PROMPT)
-    assert isinstance(child.read(), pipe.Alive)
+    child.read_until(pipe.Alive)
     assert isinstance(child.read(), pipe.Alive)
 
 
 def test_an_expected_error_ends_only_its_request(child: Child) -> None:
-    for job, kind, text in ((1, fake.REFUSE, "refused before"), (2, fake.BAD_DISK, "layer 3: checksum")):
+    child.generate(3, fake.SLOW, 100)
+    for job, kind, error, text in (
+        (1, fake.REFUSE, "RequestError", "refused before"),
+        (2, fake.BAD_DISK, "StorageError", "layer 3: checksum"),
+    ):
         child.generate(job, kind)
-        failed = child.read_until(pipe.Failed)[-1]
+        failed = child.end_of(job)[-1]
         assert isinstance(failed, pipe.Failed)
-        assert failed.error == "StorageError"
+        assert failed.error == error
         assert text in failed.message
-    child.generate(3, fake.COUNT, 1)
-    assert isinstance(child.read_until(pipe.Finished)[-1], pipe.Finished)
+    assert isinstance(child.end_of(3)[-1], pipe.Finished)
 
 
 def test_an_unforeseen_error_ends_the_process_and_quotes_nothing(child: Child) -> None:
-    child.generate(1, fake.BUG)
-    failed = child.read_until(pipe.Failed)[-1]
+    child.generate(1, fake.SLOW, 100_000)
+    child.generate(2, fake.BUG)
+    last = child.read_until(pipe.Crashed)[-1]
     child.process.wait(TIMEOUT_S)
     status, stderr = child.end()
-    assert isinstance(failed, pipe.Failed)
-    assert (failed.error, status) == ("ValueError", 70)
+    assert (last, status) == (pipe.Crashed("ValueError"), 70)
     assert b"fake_engine.py" in stderr
-    assert b"canary" not in stderr + failed.message.encode()
+    assert b"canary" not in stderr
+
+
+def test_a_line_that_is_no_command_ends_the_process_and_is_not_quoted(child: Child) -> None:
+    assert child.process.stdin is not None
+    child.process.stdin.write(b"canary\n")
+    child.process.stdin.flush()
+    assert child.read_until(pipe.Crashed)[-1] == pipe.Crashed("PipeError")
+    child.process.wait(TIMEOUT_S)
+    assert b"canary" not in child.end()[1]
 
 
 def test_stray_prints_go_to_stderr_and_not_between_the_answers(child: Child) -> None:
     child.generate(1, fake.PRINT)
-    child.read_until(pipe.Finished)
+    child.end_of(1)
     assert b"a stray line" in child.end()[1]
 
 
@@ -126,7 +178,7 @@ def test_the_signals_of_the_servers_group_are_not_its_own(child: Child) -> None:
     child.process.send_signal(signal.SIGINT)
     child.process.send_signal(signal.SIGTERM)
     child.generate(1, fake.COUNT, 1)
-    assert isinstance(child.read_until(pipe.Finished)[-1], pipe.Finished)
+    assert isinstance(child.end_of(1)[-1], pipe.Finished)
 
 
 @pytest.mark.parametrize(

@@ -41,10 +41,12 @@ def test_no_time_is_estimated_before_both_rates_are_known() -> None:
     assert rates.seconds_for(100, 10) is None
     rates.decode.add(2, 1.0)
     assert rates.seconds_for(100, 10) == 6.0
+    rates.prefill.add(1, 0.505)
+    assert rates.seconds_for(100, 10) == pytest.approx(6.0)
 
 
 def test_counters_feed_hit_rate_and_disk_rate() -> None:
     rates = Rates()
-    rates.add_counters(Counters(0, 0, 0, 0.0, 7))
-    rates.add_counters(Counters(3, 4, 4096, 0.5, 7))
+    rates.add_counters(Counters(0, 0, 0, 0.0))
+    rates.add_counters(Counters(3, 4, 4096, 0.5))
     assert (rates.hits.value, rates.disk.value) == (0.75, 8192.0)

@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,25 +10,24 @@ import grpc
 import pytest
 import structlog
 from flashgate.v1 import common_pb2, edge_pb2, edge_pb2_grpc
+from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers
 
 from edge.chat_template import ChatTemplate
-from edge.errors import CancelledError, StorageError, UnavailableError
+from edge.errors import CancelledError, EdgeError, StorageError, UnavailableError
 from edge.prompt import PromptEncoder
-from edge.server import sensors
 from edge.server.admission import Admission
 from edge.server.exchange import Exchange, ServedModel
 from edge.server.node import MAX_REQUEST_BYTES
 from edge.server.observed import Event, Outcome, RequestEnded
-from edge.server.pipe import Counters
+from edge.server.pipe import Worked
 from edge.server.rates import Rates
 from edge.server.service import EdgeService, add_to_server
-from edge.server.status import NodeState, NodeStatus
 from edge.tokenizer import Tokenizer
-from tests.unit.edge.server.conftest import PlayedEngine
+from tests.unit.edge.server.conftest import STATUS, PlayedEngine
 
 Until = Callable[..., Any]
 Request = edge_pb2.EdgeServiceGenerateRequest
@@ -47,9 +45,6 @@ def alphabet_tokenizer() -> Tokenizer:
 
 
 TOKENIZER = alphabet_tokenizer()
-STATUS = NodeStatus(
-    "m", NodeState.READY, "", 64, 1, 2, 1, 3, 4, 5.5, 6.5, 7.5, 0.5, 8.5, 9, 10, 41.5, sensors.Power(0.5, True), 11.5, 2
-)
 
 
 @dataclass
@@ -78,12 +73,8 @@ async def start(engine: PlayedEngine, events: list[Event], tokenizer: Tokenizer 
     add_to_server(service, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    task = asyncio.create_task(admission.run())
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=[("grpc.enable_http_proxy", 0)]) as channel:
         yield Served(edge_pb2_grpc.EdgeServiceStub(channel), admission, engine, service, events)
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
     await server.stop(0)
 
 
@@ -143,6 +134,7 @@ BAD_REQUESTS = {
     "top_p": (text_request(top_p=0), "INVALID_REQUEST", "top_p is 0"),
     "min_p": (text_request(min_p=1), "INVALID_REQUEST", "min_p is 1"),
     "stop": (text_request(stop=[""]), "INVALID_REQUEST", "stop"),
+    "tenant": (Request(text="hi", tenant="canary" * 50), "INVALID_REQUEST", "tenant has 300 characters"),
     "request id": (Request(text="hi", request_id="canary\n{}"), "INVALID_REQUEST", "request_id"),
 }
 
@@ -156,17 +148,17 @@ async def test_a_bad_request_is_refused_and_the_value_named(
     assert message in text
     assert "canary" not in text
     assert served.outcomes == [Outcome.REFUSED]
-    assert not served.engine.started
+    assert not served.engine.calls
 
 
 async def test_an_answer_streams_ids_and_text_and_ends_with_figures(served: Served, until: Until) -> None:
     call = served.generate(text_request("hé", max_tokens=3))
-    await until(lambda: served.engine.started)
+    await until(lambda: served.engine.calls)
+    served.engine.last.start()
     ids = TOKENIZER.encode("é!")
     for token in ids:
-        served.engine.counters = Counters(3, 10, 4096, 0.1, 1)
-        served.engine.token(token)
-    served.engine.finish()
+        served.engine.last.token(token, Worked(1, 2, 512, 2))
+    served.engine.last.finish("length", Worked(3, 10, 4096, 2))
     first, *rest = await drain(call)
     assert first.started == edge_pb2.EdgeStarted(model="m", prompt_tokens=3)
     tokens = [response.tokens for response in rest[:-1]]
@@ -176,6 +168,7 @@ async def test_an_answer_streams_ids_and_text_and_ends_with_figures(served: Serv
     assert finished.finish_reason == common_pb2.FinishReason.FINISH_REASON_LENGTH
     assert finished.usage == common_pb2.Usage(prompt_tokens=3, completion_tokens=3)
     assert (finished.expert_cache_hits, finished.expert_cache_lookups, finished.expert_read_bytes) == (3, 10, 4096)
+    assert finished.reused_prompt_tokens == 2
     queue_s, ttft_s, total_s = (
         getattr(finished.timings, name).ToTimedelta().total_seconds() for name in ("queue", "ttft", "total")
     )
@@ -188,24 +181,24 @@ async def test_the_request_id_is_the_callers_or_a_new_one(served: Served, until:
             request = text_request()
             request.request_id = request_id
             call = served.generate(request)
-            await until(lambda: served.engine.started)
+            await until(lambda: served.engine.calls)
             metadata = dict(await call.initial_metadata())
-            served.engine.finish()
+            served.engine.last.finish()
             await drain(call)
-            served.engine.started.clear()
+            served.engine.calls.clear()
             assert metadata["flashgate-request-id"] == (request_id or logs[-1]["request_id"])
     assert [log["event"] for log in logs] == ["request_ended"] * 2
 
 
 async def test_a_stop_text_ends_the_answer_and_frees_the_engine(served: Served, until: Until) -> None:
     call = served.generate(text_request(stop=["EN"]))
-    await until(lambda: served.engine.started)
+    await until(lambda: served.engine.calls)
     for token in TOKENIZER.encode("a EN"):
-        served.engine.token(token)
+        served.engine.last.token(token)
     responses = await drain(call)
     assert "".join(response.tokens.text for response in responses) == "a "
     assert responses[-1].finished.finish_reason == common_pb2.FinishReason.FINISH_REASON_STOP
-    assert served.engine.is_cancelled
+    assert served.engine.last.is_cancelled
     assert served.outcomes == [Outcome.FINISHED]
 
 
@@ -220,8 +213,8 @@ async def test_a_caller_may_leave_once_it_has_read_the_end(
 
     monkeypatch.setattr(Exchange, "run", run_and_linger)
     call = served.generate(text_request())
-    await until(lambda: served.engine.started)
-    served.engine.finish()
+    await until(lambda: served.engine.calls)
+    served.engine.last.finish()
     async for response in call:
         if response.HasField("finished"):
             break
@@ -231,9 +224,9 @@ async def test_a_caller_may_leave_once_it_has_read_the_end(
 
 async def test_the_tokenizers_own_end_token_ends_the_answer(served: Served, until: Until) -> None:
     call = served.generate(text_request())
-    await until(lambda: served.engine.started)
+    await until(lambda: served.engine.calls)
     for token in (*TOKENIZER.encode("a"), EOS):
-        served.engine.token(token)
+        served.engine.last.token(token)
     responses = await drain(call)
     assert [token for response in responses for token in response.tokens.ids] == TOKENIZER.encode("a")
     assert responses[-1].finished.finish_reason == common_pb2.FinishReason.FINISH_REASON_STOP
@@ -246,16 +239,17 @@ async def test_without_a_tokenizer_ids_work_and_text_says_why_not(
     code, _, text = await refused(served.generate(text_request()))
     assert (code, "no tokenizer" in text) == (grpc.StatusCode.INVALID_ARGUMENT, True)
     call = served.generate(Request(token_ids=edge_pb2.TokenIds(ids=[1])))
-    await until(lambda: served.engine.started)
-    served.engine.token(299)
-    served.engine.finish("stop")
+    await until(lambda: served.engine.calls)
+    served.engine.last.token(299)
+    served.engine.last.finish("stop")
     responses = await drain(call)
     assert [token for response in responses for token in response.tokens.ids] == [299]
 
 
 async def test_a_full_queue_says_when_to_come_back(served: Served, until: Until) -> None:
     calls = [served.generate(text_request()) for _ in range(2)]
-    await until(lambda: served.admission.queue_depth == 1)
+    await until(lambda: served.admission.queue_depth == 2)
+    served.engine.last.start()
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await drain(served.generate(text_request()))
     info, retry = details(caught.value)
@@ -275,12 +269,12 @@ async def test_a_full_queue_says_when_to_come_back(served: Served, until: Until)
     ],
 )
 async def test_an_error_in_mid_stream_ends_it_with_its_status(
-    served: Served, until: Until, error: Exception, code: grpc.StatusCode, reason: str, outcome: Outcome
+    served: Served, until: Until, error: EdgeError, code: grpc.StatusCode, reason: str, outcome: Outcome
 ) -> None:
     call = served.generate(text_request())
-    await until(lambda: served.engine.started)
-    served.engine.token(5)
-    served.engine.fail(error)
+    await until(lambda: served.engine.calls)
+    served.engine.last.token(5)
+    served.engine.last.fail(error)
     assert (await refused(call))[:2] == (code, reason)
     await until(lambda: served.outcomes == [outcome])
 
@@ -293,21 +287,22 @@ async def test_an_engine_that_is_away_refuses_before_reading_the_prompt(served: 
 
 async def test_a_caller_that_leaves_frees_the_engine(served: Served, until: Until) -> None:
     call = served.generate(text_request())
-    await until(lambda: served.engine.started)
+    await until(lambda: served.engine.calls)
     call.cancel()
-    await until(lambda: served.engine.is_cancelled)
+    await until(lambda: served.engine.last.is_cancelled)
     await until(lambda: served.outcomes == [Outcome.CANCELLED])
     assert served.service.num_active == 0
 
 
 async def test_a_caller_that_leaves_the_queue_leaves_no_trace(served: Served, until: Until) -> None:
     first = served.generate(text_request())
-    await until(lambda: len(served.engine.started) == 1)  # or the second might overtake it
+    await until(lambda: len(served.engine.calls) == 1)  # or the second might overtake it
+    served.engine.last.start()
     second = served.generate(text_request())
     await until(lambda: served.admission.queue_depth == 1)
     second.cancel()
     await until(lambda: served.admission.queue_depth == 0)
-    assert len(served.engine.started) == 1
+    assert len(served.engine.calls) == 1
     first.cancel()
 
 
@@ -318,19 +313,19 @@ async def test_a_deadline_ends_a_running_and_a_queued_request(served: Served, un
             await drain(call)
         assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
     await until(lambda: served.outcomes == [Outcome.DEADLINE] * 2)
-    assert served.engine.is_cancelled
+    assert served.engine.last.is_cancelled
     assert served.admission.queue_depth == 0
 
 
 async def test_a_slow_reader_does_not_hold_the_engine(served: Served, until: Until) -> None:
     slow = served.generate(text_request())
-    await until(lambda: served.engine.started)
+    await until(lambda: served.engine.calls)
     for token in TOKENIZER.encode("abc" * 2000):
-        served.engine.token(token)
-    served.engine.finish()
+        served.engine.last.token(token)
+    served.engine.last.finish()
     quick = served.generate(text_request())
-    await until(lambda: len(served.engine.started) == 2)
-    served.engine.finish()
+    await until(lambda: len(served.engine.calls) == 2)
+    served.engine.last.finish()
     assert (await drain(quick))[-1].HasField("finished")
     assert "".join(response.tokens.text for response in await drain(slow)) == "abc" * 2000
 
@@ -338,8 +333,8 @@ async def test_a_slow_reader_does_not_hold_the_engine(served: Served, until: Unt
 async def test_an_unforeseen_error_is_internal_and_quotes_nothing(served: Served, until: Until) -> None:
     with structlog.testing.capture_logs() as logs:
         call = served.generate(text_request("canary"))
-        await until(lambda: served.engine.started)
-        served.engine.token("canary")  # type: ignore[arg-type] # what no engine does
+        await until(lambda: served.engine.calls)
+        served.engine.last.token("canary")  # type: ignore[arg-type] # what no engine does
         code, reason, text = await refused(call)
     assert (code, reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
     assert "request_broke" in [log["event"] for log in logs]
@@ -348,10 +343,31 @@ async def test_an_unforeseen_error_is_internal_and_quotes_nothing(served: Served
 
 async def test_the_status_is_passed_on(served: Served) -> None:
     got = await served.stub.GetStatus(edge_pb2.EdgeServiceGetStatusRequest())
-    assert got.engine_state == edge_pb2.EngineState.ENGINE_STATE_READY
-    assert (got.model, got.context_tokens, got.queue_depth, got.queue_limit, got.running) == ("m", 64, 1, 2, 1)
-    assert (got.pending_prompt_tokens, got.pending_completion_tokens) == (3, 4)
-    assert (got.prefill_tokens_per_second, got.decode_tokens_per_second, got.prompt_bytes_per_token) == (5.5, 6.5, 7.5)
-    assert (got.memory_bytes, got.memory_budget_bytes, got.engine_restarts) == (9, 10, 2)
-    assert (got.temperature_celsius, got.battery_fraction, got.on_battery) == (41.5, 0.5, True)
-    assert got.uptime.ToTimedelta().total_seconds() == 11.5
+    assert got == edge_pb2.EdgeServiceGetStatusResponse(
+        model="m",
+        engine_state=edge_pb2.EngineState.ENGINE_STATE_READY,
+        context_tokens=64,
+        queue_depth=1,
+        queue_limit=2,
+        running=3,
+        running_limit=4,
+        steps_until_place=5,
+        pending_prompt_tokens=6,
+        pending_completion_tokens=7,
+        prefill_tokens_per_second=5.5,
+        prompt_base=Duration(nanos=250_000_000),
+        decode_tokens_per_second=6.5,
+        total_decode_tokens_per_second=13.5,
+        batch_size=2.5,
+        prompt_bytes_per_token=7.5,
+        prompt_reuse_rate=0.75,
+        expert_cache_hit_rate=0.5,
+        disk_read_bytes_per_second=8.5,
+        memory_bytes=9,
+        memory_budget_bytes=10,
+        temperature_celsius=41.5,
+        battery_fraction=0.5,
+        on_battery=True,
+        uptime=Duration(seconds=11, nanos=500_000_000),
+        engine_restarts=12,
+    )

@@ -1,0 +1,33 @@
+"""A prefix store for one engine: with a disk tier if a directory is named."""
+
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+
+from edge import _native, kernels
+from edge.checkpoint.contents import MANIFEST_FILE
+from edge.checkpoint.pack import Pack
+from edge.prefix.directory import PrefixDirectory
+from edge.prefix.disk import DiskTier
+from edge.prefix.keys import PrefixKeys
+
+
+def open_disk(path: Path, budget_bytes: int, pack: Pack) -> DiskTier:
+    """The snapshots of a pack in the directory `path`, cleared of what is damaged. Raises PrefixDirectoryError."""
+    directory = PrefixDirectory(path)
+    tier = DiskTier(directory, PrefixKeys(directory.secret), model_identity(pack), budget_bytes)
+    tier.sweep()
+    return tier
+
+
+def model_identity(pack: Pack) -> bytes:
+    """What stands for the weights, the program and its instruction set: another one would compute other bytes."""
+    found = sha256()
+    for part in (
+        (pack.path / MANIFEST_FILE).read_bytes(),  # holds the checksum of every tensor and expert
+        version("flashgate").encode(),
+        kernels.variant().encode(),
+        Path(_native.__file__).read_bytes(),
+    ):
+        found.update(sha256(part).digest())
+    return found.digest()
