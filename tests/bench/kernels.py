@@ -3,7 +3,7 @@
     python tests/bench/kernels.py [--threads N] [--rounds N] [--formats Q4,Q3] [--tokens 1,8,512] [--others]
 
 Few tokens are bound by memory: GB/s of stored weights, beside the rate at which the same threads read RAM and do
-nothing else. Many are bound by arithmetic: GFLOP/s. Each figure is the median of the rounds, with the least and the greatest.
+nothing else. Many are bound by arithmetic: GFLOP/s. Each figure is the median of the rounds (least to greatest).
 """
 
 import argparse
