@@ -73,7 +73,7 @@ class MemoryPlan:
 
 def plan_memory(
     config: ModelConfig,
-    layout: ExpertLayout,
+    layout: ExpertLayout | None,
     *,
     dense_bytes: int,
     baseline_bytes: int,
@@ -88,15 +88,17 @@ def plan_memory(
 
     A tight budget shortens the chunks of a prompt, wished for or not, before it is refused.
 
-    Raises BudgetError, with the least that would do, if not even one token's experts of one layer fit.
+    `layout` is None for a model without routed experts. Raises BudgetError, with the least that would do, if not even
+    one token's experts of one layer fit.
     """
+    block_bytes = layout.block_bytes if layout else 0
     rest = memory_bytes - baseline_bytes - dense_bytes - MARGIN_BYTES
     least_chunk = min(chunk_tokens or MIN_CHUNK_TOKENS, MIN_CHUNK_TOKENS)
     if prefix_bytes is None:
         prefix_bytes = sensible_prefix_bytes(config, memory_bytes, context_tokens)
-        if not _Room(config, layout, context_tokens, rest - prefix_bytes).fits(max_sequences or 1, least_chunk):
+        if not _Room(config, block_bytes, context_tokens, rest - prefix_bytes).fits(max_sequences or 1, least_chunk):
             prefix_bytes = 0
-    room = _Room(config, layout, context_tokens, rest - prefix_bytes)
+    room = _Room(config, block_bytes, context_tokens, rest - prefix_bytes)
     if not room.fits(max_sequences or 1, least_chunk):
         quote = least_memory_bytes(
             config, layout, dense_bytes + prefix_bytes, baseline_bytes, context_tokens, least_chunk, max_sequences or 1
@@ -113,13 +115,15 @@ def plan_memory(
     states = state_bytes(config, num_sequences, context_tokens)
     scratch = scratch_bytes(config, chunk, num_sequences)
     num_experts = config.num_layers * config.num_experts
-    num_slots = min((room.size - states - scratch) // layout.block_bytes, most_slots or num_experts, num_experts)
+    num_slots = min(num_experts, most_slots or num_experts)
+    if num_slots:
+        num_slots = min(num_slots, (room.size - states - scratch) // block_bytes)
     return MemoryPlan(
         baseline_bytes=baseline_bytes,
         dense_bytes=dense_bytes,
         state_bytes=states,
         scratch_bytes=scratch,
-        expert_bytes=num_slots * layout.block_bytes,
+        expert_bytes=num_slots * block_bytes,
         prefix_bytes=prefix_bytes,
         chunk_tokens=chunk,
         num_slots=num_slots,
@@ -140,13 +144,13 @@ class _Room:
     """
 
     config: ModelConfig
-    layout: ExpertLayout
+    block_bytes: int  # of an expert
     context_tokens: int
     size: int  # bytes
 
     def fits(self, num_sequences: int, chunk_tokens: int) -> bool:
         """Whether there is room beside them for one token's experts of one layer."""
-        experts = self.config.top_k * self.layout.block_bytes
+        experts = self.config.top_k * self.block_bytes
         return self._states(num_sequences) + self._scratch(chunk_tokens, num_sequences) + experts <= self.size
 
     def sensible_sequences(self, least_chunk: int) -> int:
@@ -178,7 +182,7 @@ class _Room:
         return chunk_tokens
 
     def _is_cheap(self, part: int, others: int) -> bool:
-        all_experts = self.config.num_layers * self.config.num_experts * self.layout.block_bytes
+        all_experts = self.config.num_layers * self.config.num_experts * self.block_bytes
         return part <= self.size // 8 or part + others + all_experts <= self.size
 
     def _states(self, num_sequences: int) -> int:
@@ -190,7 +194,7 @@ class _Room:
 
 def least_memory_bytes(
     config: ModelConfig,
-    layout: ExpertLayout,
+    layout: ExpertLayout | None,
     dense_bytes: int,
     baseline_bytes: int,
     context_tokens: int,
@@ -200,7 +204,8 @@ def least_memory_bytes(
     """A budget that will do in the next run too, whose baseline may be a little larger."""
     scratch = scratch_bytes(config, min(chunk_tokens, MIN_CHUNK_TOKENS), num_sequences)
     working = state_bytes(config, num_sequences, context_tokens) + scratch + MARGIN_BYTES
-    return baseline_bytes + dense_bytes + working + config.top_k * layout.block_bytes + QUOTE_SLACK_BYTES
+    experts = config.top_k * layout.block_bytes if layout else 0
+    return baseline_bytes + dense_bytes + working + experts + QUOTE_SLACK_BYTES
 
 
 def sensible_prefix_bytes(config: ModelConfig, memory_bytes: int, context_tokens: int) -> int:
@@ -229,7 +234,8 @@ def scratch_bytes(config: ModelConfig, chunk_tokens: int, num_sequences: int) ->
     width, rows = config.hidden_size, chunk_tokens + num_sequences
     value_width = config.num_value_heads * config.value_head_dim
     query_width = config.num_attention_heads * config.head_dim
-    mixers = 4 * width + max(
+    blocks = 4 * width + max(
+        3 * config.mlp_size,
         6 * query_width + 3 * config.num_kv_heads * config.head_dim,
         3 * conv_channels(config) + 4 * value_width,
     )
@@ -238,7 +244,7 @@ def scratch_bytes(config: ModelConfig, chunk_tokens: int, num_sequences: int) ->
     mlp = 6 * width + routing + 4 * max(config.expert_size, config.shared_expert_size)
     decoding = num_sequences * config.top_k * (2 * width + 3 * config.expert_size)
     logits = max(LOGITS_BLOCK_BYTES // FLOAT32_BYTES, (num_sequences + 3) * config.vocab_size)
-    return FLOAT32_BYTES * (min(rows, BLOCK_ROWS) * mixers + rows * mlp + decoding + logits)
+    return FLOAT32_BYTES * (min(rows, BLOCK_ROWS) * blocks + rows * mlp + decoding + logits)
 
 
 def logits_block_tokens(config: ModelConfig) -> int:

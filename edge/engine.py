@@ -30,6 +30,7 @@ from edge.checkpoint.matrix import Matrix
 from edge.checkpoint.pack import Pack
 from edge.errors import RequestError
 from edge.events import Event, Failed, GenerationStats, Token
+from edge.experts.absent import NoExperts
 from edge.experts.open_store import StoreOptions, open_store
 from edge.experts.store import ExpertStore
 from edge.locking import lock_in_ram
@@ -121,7 +122,7 @@ class Engine:
         pack: Pack,
         options: EngineOptions,
         model: Model,
-        store: ExpertStore,
+        store: ExpertStore | NoExperts,
         plan: MemoryPlan,
         prefix_disk: DiskTier | None = None,
     ) -> None:
@@ -165,11 +166,14 @@ class Engine:
                 prefix_disk = open_disk(options.prefix_dir, options.prefix_disk_bytes, pack)
                 on_error.callback(prefix_disk.directory.close)
             tensors = pack.load_dense(_counted(progress, pack.dense_nbytes))
-            store = open_store(pack, plan.num_slots, StoreOptions(verify=options.verify))
+            store: ExpertStore | NoExperts = NoExperts()
+            if pack.config.num_experts:
+                store = open_store(pack, plan.num_slots, StoreOptions(verify=options.verify))
             dense = [tensor.data if isinstance(tensor, Matrix) else tensor for tensor in tensors.values()]
             if not lock_in_ram([*dense, store.memory]):
                 log.warning("weights_not_locked_in_ram", bytes=plan.dense_bytes + plan.expert_bytes)
-            engine = cls(pack, options, Model(pack.config, tensors, store, watch), store, plan, prefix_disk)
+            source = store if isinstance(store, ExpertStore) else None
+            engine = cls(pack, options, Model(pack.config, tensors, source, watch), store, plan, prefix_disk)
             on_error.pop_all()
         return engine
 
@@ -267,7 +271,7 @@ class Engine:
             self._states.give_back(state)
 
     @property
-    def experts(self) -> ExpertStore:
+    def experts(self) -> ExpertStore | NoExperts:
         """The store of routed experts, for measurements."""
         return self._store
 
@@ -311,7 +315,7 @@ def planned(pack: Pack, options: EngineOptions) -> MemoryPlan:
     """How this process, as big as it is now, would share its memory out. Raises BudgetError."""
     return plan_memory(
         pack.config,
-        pack.experts,
+        pack.manifest.contents.experts,
         dense_bytes=pack.dense_nbytes,
         baseline_bytes=resident_bytes(),
         memory_bytes=options.memory_bytes,

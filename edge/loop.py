@@ -12,6 +12,7 @@ from edge.batch import Batch
 from edge.config import ModelConfig
 from edge.errors import CancelledError, EdgeError, PackError, RequestError, StorageError
 from edge.events import Event, Failed, Finished, GenerationStats, Started, Token
+from edge.experts.absent import NoExperts
 from edge.experts.store import ExpertStore
 from edge.model import Model
 from edge.prefix.store import PrefixStore
@@ -32,7 +33,7 @@ class RequestLoop:
         self,
         config: ModelConfig,
         model: Model,
-        store: ExpertStore,
+        store: ExpertStore | NoExperts,
         states: StatePool,
         scheduler: Scheduler,
         prefixes: PrefixStore,

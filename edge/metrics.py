@@ -75,7 +75,8 @@ class EdgeMetrics:
         self._misses = _counter(registry, "expert_cache_misses", "Expert look-ups that went to the disk.")
         self._read_bytes = _counter(registry, "expert_read_bytes", "Bytes of experts read from disk.")
         self._read_seconds = _counter(registry, "disk_read_seconds", "Time with at least one read in flight.")
-        self._prefix_hits = _counter(registry, "prefix_hits", "Prompts that began as an earlier one did.")
+        self._prefix_hits = _counter(registry, "prefix_hits", "Prompts that went on where an earlier one had been.")
+        self._prefix_misses = _counter(registry, "prefix_misses", "Prompts computed from their beginning.")
         self._prefix_tokens = _counter(registry, "prefix_tokens", "Prompt tokens that were known from earlier ones.")
         self._batch_size = Histogram(
             "flashgate_edge_batch_size",
@@ -98,6 +99,9 @@ class EdgeMetrics:
                 self._misses.inc(added.expert_lookups - added.expert_hits)
                 self._read_bytes.inc(added.expert_read_bytes)
                 self._read_seconds.inc(added.disk_seconds)
+                self._prefix_hits.inc(added.prefix_hits)
+                self._prefix_misses.inc(added.prefix_misses)
+                self._prefix_tokens.inc(added.prefix_tokens)
             case EngineStepped(step=step):
                 if size := sum(isinstance(told, Token) for told in step.events):
                     self._batch_size.observe(size)
@@ -112,8 +116,6 @@ class EdgeMetrics:
         self._ttft.observe(event.ttft_s)
         self._prompt_tokens.inc(event.prompt_tokens)
         self._completion_tokens.inc(event.completion_tokens)
-        self._prefix_hits.inc(event.reused_tokens > 0)
-        self._prefix_tokens.inc(event.reused_tokens)
         if event.completion_tokens > 1:
             self._per_token.observe((event.last_token_s - event.ttft_s) / (event.completion_tokens - 1))
 

@@ -55,7 +55,11 @@ class GenerationRequest:
 
 @dataclass(frozen=True, slots=True)
 class BackendState:
-    """A backend as last seen. Rates are 0 before the first measurement."""
+    """A backend as last seen. Rates are 0 before the first measurement.
+
+    steps_until_place: tokens that each running request draws before a new one would start. decode_tokens_per_second:
+    of one request, beside as many others as there were lately. A prompt takes prompt_base_s and its tokens' time.
+    """
 
     name: str
     lane: Lane
@@ -69,7 +73,8 @@ class BackendState:
     running: int = 0
     context_tokens: int = 0
     pending_prompt_tokens: int = 0
-    pending_completion_tokens: int = 0
+    steps_until_place: int = 0
     prefill_tokens_per_second: float = 0.0
+    prompt_base_s: float = 0.0
     decode_tokens_per_second: float = 0.0
     prompt_bytes_per_token: float = 0.0

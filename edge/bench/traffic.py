@@ -42,7 +42,7 @@ def weights(contents: Contents) -> Weights:
             dense[HEAD] += entry.nbytes if contents.config.tie_embeddings else 0
         else:
             dense[kind_of(entry.name)] += entry.nbytes
-    return Weights(dict(dense), contents.experts.block_bytes)
+    return Weights(dict(dense), contents.block_bytes)
 
 
 def kind_of(name: str) -> str:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from edge.checkpoint.contents import DENSE_FILE, MANIFEST_FILE, Contents, expert_file
+from edge.checkpoint.contents import DENSE_FILE, MANIFEST_FILE, Contents
 from edge.checkpoint.manifest import Manifest, dump_manifest
 from edge.checkpoint.workspace import Workspace
 from edge.errors import CheckpointError
@@ -17,8 +17,7 @@ MANIFEST_ROOM = 2**20  # of free space, for the manifest and the journal
 
 def data_files(contents: Contents) -> dict[str, int]:
     """The files of model data with their sizes."""
-    layers = range(contents.config.num_layers)
-    return {DENSE_FILE: contents.dense_nbytes, **dict.fromkeys(map(expert_file, layers), contents.expert_file_nbytes)}
+    return {DENSE_FILE: contents.dense_nbytes, **dict.fromkeys(contents.expert_files, contents.expert_file_nbytes)}
 
 
 def forget_altered_files(workspace: Workspace, files: Mapping[str, int]) -> None:

@@ -4,8 +4,9 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 
-from edge.checkpoint.layout import MATRIX_ALIGNMENT, ExpertLayout, Format, MatrixLayout, round_up
+from edge.checkpoint.layout import BLOCK_ALIGNMENT, MATRIX_ALIGNMENT, ExpertLayout, Format, MatrixLayout, round_up
 from edge.checkpoint.names import DenseTensor, Part, Role, dense_tensors, part_shape
 from edge.checkpoint.precision import check_group, precision
 from edge.config import ModelConfig
@@ -35,6 +36,18 @@ class DenseEntry:
         return self.layout.nbytes if self.layout else 4 * math.prod(self.shape)
 
 
+@dataclass(frozen=True, slots=True)
+class Section:
+    """Tensors that lie together in dense.bin and can be read in one piece past the page cache.
+
+    A layer's are one section, each other tensor is one of its own. `offset` and `nbytes` are multiples of 4096.
+    """
+
+    offset: int
+    nbytes: int
+    entries: tuple[DenseEntry, ...]
+
+
 @dataclass(frozen=True)
 class Contents:
     """Everything about a pack that follows from a config, a checkpoint's precisions and the choice of bits."""
@@ -43,23 +56,44 @@ class Contents:
     bits: float  # one of precision.BITS
     group: int  # 0 at 16 bits
     dense: tuple[DenseEntry, ...]
-    experts: ExpertLayout
+    experts: ExpertLayout | None  # None for a model without routed experts
 
     @cached_property
     def dense_nbytes(self) -> int:
         """Size of dense.bin."""
         last = self.dense[-1]
-        return round_up(last.offset + last.nbytes, MATRIX_ALIGNMENT)
+        return round_up(last.offset + last.nbytes, BLOCK_ALIGNMENT)
 
     @cached_property
+    def sections(self) -> dict[str, Section]:
+        """The sections of dense.bin by name, `layers.N` or a tensor's, in the order of the file."""
+        pairs = zip(dense_tensors(self.config), self.dense, strict=True)
+        sections = {}
+        for name, members in groupby(pairs, key=lambda pair: pair[0].section):
+            entries = tuple(entry for _, entry in members)
+            end = entries[-1].offset + entries[-1].nbytes
+            sections[name] = Section(entries[0].offset, round_up(end - entries[0].offset, BLOCK_ALIGNMENT), entries)
+        return sections
+
+    @property
+    def block_bytes(self) -> int:
+        """Size of a routed expert; 0 without."""
+        return self.experts.block_bytes if self.experts else 0
+
+    @property
+    def expert_files(self) -> tuple[str, ...]:
+        """One for each layer; none without routed experts."""
+        return tuple(map(expert_file, range(self.config.num_layers if self.experts else 0)))
+
+    @property
     def expert_file_nbytes(self) -> int:
         """Size of each layer's file."""
-        return self.config.num_experts * self.experts.block_bytes
+        return self.config.num_experts * self.block_bytes
 
     @property
     def nbytes(self) -> int:
         """All model data together."""
-        return self.dense_nbytes + self.config.num_layers * self.expert_file_nbytes
+        return self.dense_nbytes + len(self.expert_files) * self.expert_file_nbytes
 
 
 def plan_contents(
@@ -85,13 +119,19 @@ def plan_contents(
             return None
         return layout(choice.dense if tensor.role is Role.QUANTIZED else None, dense_form(tensor), tensor.shape)
 
-    parts = {part.value: layout(choice.expert(part), expert_form(part), part_shape(config, part)) for part in Part}
-    return Contents(config, choice.bits, group, tuple(_place(config, dense)), ExpertLayout(**parts))
+    experts = None
+    if config.num_experts:
+        shapes = {part: part_shape(config, part) for part in Part}
+        experts = ExpertLayout(
+            **{part.value: layout(choice.expert(part), expert_form(part), shape) for part, shape in shapes.items()}
+        )
+    return Contents(config, choice.bits, group, tuple(_place(config, dense)), experts)
 
 
 def _place(config: ModelConfig, layout: Callable[[DenseTensor], MatrixLayout | None]) -> Iterator[DenseEntry]:
-    offset = 0
+    end, section = 0, ""
     for tensor in dense_tensors(config):
-        entry = DenseEntry(tensor.name, tensor.shape, layout(tensor), offset)
+        alignment = MATRIX_ALIGNMENT if tensor.section == section else BLOCK_ALIGNMENT
+        entry = DenseEntry(tensor.name, tensor.shape, layout(tensor), round_up(end, alignment))
         yield entry
-        offset = round_up(offset + entry.nbytes, MATRIX_ALIGNMENT)
+        end, section = entry.offset + entry.nbytes, tensor.section

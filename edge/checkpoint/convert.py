@@ -14,10 +14,10 @@ from edge.checkpoint.assembly import (
     sync_file,
     write_manifest,
 )
-from edge.checkpoint.contents import DENSE_FILE, TOKENIZER_DIR, expert_file, plan_contents
+from edge.checkpoint.contents import DENSE_FILE, TOKENIZER_DIR, plan_contents
 from edge.checkpoint.disk import PackFile, file_crc
 from edge.checkpoint.encode import write_dense, write_expert_part
-from edge.checkpoint.layout import BLOCK_ALIGNMENT, VERSION, Format
+from edge.checkpoint.layout import BLOCK_ALIGNMENT, VERSION, ExpertLayout, Format
 from edge.checkpoint.manifest import Manifest, TokenizerFile
 from edge.checkpoint.matrix import aligned_zeros, expert_matrices
 from edge.checkpoint.names import Part, dense_tensors
@@ -84,9 +84,9 @@ class Conversion:
     @property
     def finished_bytes(self) -> int:
         """Of these, what an earlier run that was stopped has finished."""
-        layers = range(self.contents.config.num_layers)
         finished = self._workspace.finished
-        experts = sum(self._layer_source_bytes(layer) for layer in layers if expert_file(layer) in finished)
+        layers = enumerate(self.contents.expert_files)
+        experts = sum(self._layer_source_bytes(layer) for layer, file in layers if file in finished)
         return experts + (self._dense_source_bytes() if DENSE_FILE in finished else 0)
 
     @property
@@ -97,7 +97,9 @@ class Conversion:
             f"skips the {kind} part: {counts['tensors']} tensors, {counts['nbytes']} bytes"
             for kind, counts in self._checkpoint.skipped.items()
         ]
-        if self._bits == 16 and any(layout.format is Format.F32 for layout in [*layouts, self.contents.experts.gate]):
+        if self.contents.experts:
+            layouts.append(self.contents.experts.gate)
+        if self._bits == 16 and any(layout.format is Format.F32 for layout in layouts):
             notes.append("float32 weights stay float32: twice the size of 16 bits, nothing is lost")
         if not (self._source / "tokenizer.json").is_file():
             notes.append("the checkpoint has no tokenizer.json: the model will work with token ids only")
@@ -110,9 +112,11 @@ class Conversion:
             (path / "layers").mkdir(exist_ok=True)
             if DENSE_FILE not in finished:
                 self._workspace.finish(DENSE_FILE, self._write_dense(path / DENSE_FILE, progress))
-            for layer in range(self.contents.config.num_layers):
-                if (file := expert_file(layer)) not in finished:
-                    self._workspace.finish(file, self._write_layer(layer, path / file, progress))
+            if self.contents.experts:
+                for layer, file in enumerate(self.contents.expert_files):
+                    if file not in finished:
+                        crcs = self._write_layer(layer, self.contents.experts, path / file, progress)
+                        self._workspace.finish(file, crcs)
             self._write_manifest(self._copy_tokenizer(path / TOKENIZER_DIR))
             self._workspace.publish()
 
@@ -129,9 +133,9 @@ class Conversion:
         with closing(PackFile(path)) as written:
             return [written.crc(entry.offset, entry.nbytes) for entry in self.contents.dense]
 
-    def _write_layer(self, layer: int, path: Path, progress: Progress) -> list[int]:
+    def _write_layer(self, layer: int, layout: ExpertLayout, path: Path, progress: Progress) -> list[int]:
         """The checksums of the layer's experts."""
-        layout, crcs = self.contents.experts, []
+        crcs = []
         block = aligned_zeros(layout.block_bytes, BLOCK_ALIGNMENT)
         matrices = expert_matrices(layout, block)
         with path.open("wb") as file:
@@ -159,12 +163,12 @@ class Conversion:
         return tuple(copied)
 
     def _write_manifest(self, tokenizer: tuple[TokenizerFile, ...]) -> None:
-        finished, layers = self._workspace.finished, range(self.contents.config.num_layers)
+        finished = self._workspace.finished
         manifest = Manifest(
             name=model_name(self._source),
             contents=self.contents,
             dense_crcs=tuple(finished[DENSE_FILE]),
-            expert_crcs=tuple(tuple(finished[expert_file(layer)]) for layer in layers),
+            expert_crcs=tuple(tuple(finished[file]) for file in self.contents.expert_files),
             tokenizer=tokenizer,
             source=self._checkpoint.identity(),
             skipped=self._checkpoint.skipped,

@@ -3,6 +3,8 @@
 import json
 import shutil
 from collections.abc import Iterator
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,8 @@ from numpy.typing import NDArray
 from edge.checkpoint.hf_config import DTYPE_NAMES, write_config
 from edge.checkpoint.layout import BLOCK_ALIGNMENT, Format, MatrixLayout
 from edge.checkpoint.matrix import Matrix, aligned_zeros, dequantize_rows, expert_matrices, float_rows
-from edge.checkpoint.names import Part, dense_tensors, fused_shape, fused_source, part_shape, single_source
-from edge.checkpoint.pack import Pack, Progress
+from edge.checkpoint.names import DenseTensor, Part, dense_tensors, fused_shape, fused_source, part_shape, single_source
+from edge.checkpoint.pack import Pack, Progress, Tensor
 from edge.checkpoint.tensor_file import NewTensor, TensorFileWriter
 from edge.checkpoint.tensor_set import SINGLE_FILE
 from edge.errors import CheckpointError
@@ -23,7 +25,7 @@ ROWS_AT_ONCE = 1024
 
 
 class Export:
-    """Writes one checkpoint of type qwen3_5_moe_text.
+    """Writes one checkpoint of the text type of the pack's family.
 
     Matrices of floats keep their precision if `stored`, all else becomes float32, which holds every stored number
     exactly. Experts come fused, or one by one if `single`. Memory: one packed tensor, one expert, some rows.
@@ -55,7 +57,7 @@ class Export:
                 writer.finish()
             for tokenizer_file in self._pack.tokenizer_files():
                 shutil.copyfile(tokenizer_file, out / tokenizer_file.name)
-            dtype = DTYPE_NAMES[self._form(Part.GATE)]
+            dtype = DTYPE_NAMES[self._main_form]
             text = json.dumps(write_config(self._pack.config, dtype), indent=2)
             (out / "config.json").write_text(text + "\n", encoding="utf-8")
         except OSError as error:
@@ -63,6 +65,13 @@ class Export:
 
     def _dense_form(self, layout: MatrixLayout | None) -> Format:
         return layout.format if self._stored and layout and not layout.format.is_quantized else Format.F32
+
+    @property
+    def _main_form(self) -> Format:
+        """Of most of the weights."""
+        if self._pack.config.num_experts:
+            return self._form(Part.GATE)
+        return self._dense_form(self._pack.manifest.contents.dense[0].layout)
 
     def _form(self, *parts: Part) -> Format:
         """Of a tensor that holds these parts of experts, which may be of different precision."""
@@ -75,7 +84,7 @@ class Export:
         for tensor, entry in zip(dense_tensors(config), contents.dense, strict=True):
             prefix = "" if tensor.name == "lm_head" else PREFIX
             yield prefix + tensor.source, NewTensor(self._dense_form(entry.layout), tensor.source_shape)
-        for layer in range(config.num_layers):
+        for layer in range(config.num_layers if config.num_experts else 0):
             for parts in self._parts_together():
                 form, part = self._form(*parts), parts[0]
                 if self._single:
@@ -92,11 +101,27 @@ class Export:
         return ((Part.GATE, Part.UP), (Part.DOWN,))
 
     def _data(self) -> Iterator[NDArray[Any]]:
-        for _, tensor in self._pack.dense_tensors():
-            if isinstance(tensor, Matrix):
-                yield from _rows(tensor, self._dense_form(tensor.layout))
-            else:
-                yield tensor
+        pairs = zip(dense_tensors(self._pack.config), self._pack.dense_tensors(), strict=True)
+        for _, together in groupby(pairs, key=lambda pair: pair[0].source):
+            yield from self._source_tensor([(tensor, stored) for tensor, (_, stored) in together])
+        if self._pack.config.num_experts:
+            yield from self._expert_data()
+
+    def _source_tensor(self, parts: list[tuple[DenseTensor, Tensor]]) -> Iterator[NDArray[Any]]:
+        """A tensor of the checkpoint from those of the pack that hold its rows."""
+        runs = []
+        for tensor, stored in parts:
+            if not isinstance(stored, Matrix):
+                yield stored
+                continue
+            first = 0
+            for run in tensor.runs or (range(stored.layout.rows),):
+                runs.append((run.start, stored, range(first, first + len(run))))
+                first += len(run)
+        for _, matrix, rows in sorted(runs, key=itemgetter(0)):
+            yield from _rows(matrix, rows, self._dense_form(matrix.layout))
+
+    def _expert_data(self) -> Iterator[NDArray[Any]]:
         block = aligned_zeros(self._pack.experts.block_bytes, BLOCK_ALIGNMENT)
         matrices = dict(zip(Part, expert_matrices(self._pack.experts, block), strict=True))
         for layer in range(self._pack.config.num_layers):
@@ -104,15 +129,15 @@ class Export:
                 for expert in range(self._pack.config.num_experts):
                     self._pack.read_expert(layer, expert, block)
                     for part in parts:
-                        yield from _rows(matrices[part], self._form(*parts))
+                        matrix = matrices[part]
+                        yield from _rows(matrix, range(matrix.layout.rows), self._form(*parts))
 
 
-def _rows(matrix: Matrix, form: Format) -> Iterator[NDArray[Any]]:
-    """A matrix in pieces: as stored if that is `form`, else as float32."""
-    layout = matrix.layout
-    for start in range(0, layout.rows, ROWS_AT_ONCE):
-        rows = slice(start, start + ROWS_AT_ONCE)
-        if form is layout.format:
-            yield float_rows(matrix)[rows].view(STORED_DTYPES[form])[:, : layout.cols]
+def _rows(matrix: Matrix, rows: range, form: Format) -> Iterator[NDArray[Any]]:
+    """Some rows of a matrix in pieces: as stored if that is `form`, else as float32."""
+    for start in range(rows.start, rows.stop, ROWS_AT_ONCE):
+        piece = slice(start, min(start + ROWS_AT_ONCE, rows.stop))
+        if form is matrix.layout.format:
+            yield float_rows(matrix)[piece].view(STORED_DTYPES[form])[:, : matrix.layout.cols]
         else:
-            yield dequantize_rows(matrix, rows)
+            yield dequantize_rows(matrix, piece)

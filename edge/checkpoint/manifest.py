@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.checkpoint.contents import MANIFEST_FILE, Contents, DenseEntry
-from edge.checkpoint.layout import MATRIX_ALIGNMENT, VERSION, ExpertLayout, Format, MatrixLayout
+from edge.checkpoint.layout import BLOCK_ALIGNMENT, MATRIX_ALIGNMENT, VERSION, ExpertLayout, Format, MatrixLayout
 from edge.checkpoint.names import Part, Role, dense_tensors, part_shape
 from edge.checkpoint.precision import BITS
 from edge.config import ModelConfig
@@ -68,7 +68,9 @@ def dump_manifest(manifest: Manifest) -> bytes:
             **{part.value: _dump_layout(getattr(experts, part.value)) for part in Part},
             "block_bytes": experts.block_bytes,
             "crc32c": [list(crcs) for crcs in manifest.expert_crcs],
-        },
+        }
+        if experts
+        else None,
     }
     return json.dumps({**body, "crc32c": _body_crc(body)}).encode() + b"\n"
 
@@ -149,12 +151,13 @@ def _parse(node: _Node) -> Manifest:
         raise PackError(str(error)) from error
     bits, group = node["bits"].one_of(BITS), node["group"].integer()
     dense, dense_crcs = _parse_dense(node["dense"], config)
-    contents = Contents(config, bits, group, dense, _parse_experts(node["experts"], config))
+    experts, expert_crcs = _parse_experts(node["experts"], config)
+    contents = Contents(config, bits, group, dense, experts)
     return Manifest(
         name=node["name"].text(),
         contents=contents,
         dense_crcs=dense_crcs,
-        expert_crcs=_parse_expert_crcs(node["experts"]["crc32c"], config),
+        expert_crcs=expert_crcs,
         tokenizer=tuple(_parse_tokenizer_file(item) for item in node["tokenizer"].items()),
         source=_parse_source(node["source"]),
         skipped=_parse_skipped(node["skipped"]),
@@ -166,7 +169,7 @@ def _parse_dense(node: _Node, config: ModelConfig) -> tuple[tuple[DenseEntry, ..
     items = list(node.items())
     if len(items) != len(tensors):
         raise PackError(f"{node.where} has {len(items)} tensors; the config asks for {len(tensors)}")
-    entries, crcs, end = [], [], 0
+    entries, crcs, end, section = [], [], 0, ""
     for item, tensor in zip(items, tensors, strict=True):
         if (name := item["name"].text()) != tensor.name:
             raise PackError(f"{item.where} is {name}; the config asks for {tensor.name} here")
@@ -176,20 +179,26 @@ def _parse_dense(node: _Node, config: ModelConfig) -> tuple[tuple[DenseEntry, ..
             None if tensor.role is Role.VECTOR else _parse_layout(item["matrix"], (tensor.shape[0], tensor.shape[1]))
         )
         entry = DenseEntry(name, tensor.shape, layout, item["offset"].integer(end))
-        if entry.offset % MATRIX_ALIGNMENT:
-            raise PackError(f"{item.where}.offset is {entry.offset}; must be a multiple of {MATRIX_ALIGNMENT}")
+        alignment = MATRIX_ALIGNMENT if tensor.section == section else BLOCK_ALIGNMENT
+        if entry.offset % alignment:
+            raise PackError(f"{item.where}.offset is {entry.offset}; must be a multiple of {alignment}")
         entries.append(entry)
         crcs.append(item["crc32c"].integer(0, MAX_CRC))
-        end = entry.offset + entry.nbytes
+        end, section = entry.offset + entry.nbytes, tensor.section
     return tuple(entries), tuple(crcs)
 
 
-def _parse_experts(node: _Node, config: ModelConfig) -> ExpertLayout:
+def _parse_experts(node: _Node, config: ModelConfig) -> tuple[ExpertLayout | None, tuple[tuple[int, ...], ...]]:
+    """Their layout and checksums."""
+    if config.num_experts == 0:
+        if node.value is not None:
+            raise PackError(f"{node.where} is {str(node.value)[:60]!r}; must be null: the model has no routed experts")
+        return None, ()
     gate, up, down = (_parse_layout(node[part.value], part_shape(config, part)) for part in Part)
     layout = ExpertLayout(gate, up, down)
     if node["block_bytes"].integer() != layout.block_bytes:
         raise PackError(f"{node.where}.block_bytes is {node['block_bytes'].value}; must be {layout.block_bytes}")
-    return layout
+    return layout, _parse_expert_crcs(node["crc32c"], config)
 
 
 def _parse_expert_crcs(node: _Node, config: ModelConfig) -> tuple[tuple[int, ...], ...]:

@@ -35,6 +35,11 @@ class DenseTensor:
     source_shape: tuple[int, ...]
     runs: tuple[range, ...] = ()
 
+    @property
+    def section(self) -> str:
+        """Where it lies in a pack: with all others of its layer, or alone."""
+        return ".".join(self.name.split(".")[:2])
+
 
 def dense_tensors(config: ModelConfig) -> tuple[DenseTensor, ...]:
     """All of them, in the order in which a pack stores them."""

@@ -3,15 +3,16 @@
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.checkpoint.contents import DENSE_FILE, TOKENIZER_DIR, DenseEntry, expert_file
+from edge.checkpoint.contents import DENSE_FILE, TOKENIZER_DIR, DenseEntry
 from edge.checkpoint.disk import PackFile, file_crc
-from edge.checkpoint.layout import MATRIX_ALIGNMENT, ExpertLayout, round_up
+from edge.checkpoint.layout import ExpertLayout
 from edge.checkpoint.manifest import Manifest, read_manifest
 from edge.checkpoint.matrix import Matrix, aligned_zeros
 from edge.config import ModelConfig
@@ -50,13 +51,21 @@ class Pack:
 
     @property
     def experts(self) -> ExpertLayout:
-        """How each routed expert is stored."""
-        return self.manifest.contents.experts
+        """How each routed expert is stored. Raises PackError for a model without any."""
+        layout = self.manifest.contents.experts
+        if layout is None:
+            raise PackError(f"{self.path}: a {self.config.family} model has no routed experts")
+        return layout
 
     @property
     def expert_paths(self) -> tuple[Path, ...]:
-        """One file per layer; expert e starts at e * experts.block_bytes."""
-        return tuple(self.path / expert_file(layer) for layer in range(self.config.num_layers))
+        """One file per layer, none without experts; expert e starts at e * experts.block_bytes."""
+        return tuple(self.path / file for file in self.manifest.contents.expert_files)
+
+    @property
+    def dense_path(self) -> Path:
+        """The file of all other weights."""
+        return self.path / DENSE_FILE
 
     @property
     def tokenizer_dir(self) -> Path | None:
@@ -86,7 +95,7 @@ class Pack:
     def files(self) -> Iterator[tuple[Path, int]]:
         """Every file beside the manifest with its size."""
         contents = self.manifest.contents
-        yield self.path / DENSE_FILE, contents.dense_nbytes
+        yield self.dense_path, contents.dense_nbytes
         yield from ((path, contents.expert_file_nbytes) for path in self.expert_paths)
         yield from ((self.path / TOKENIZER_DIR / file.name, file.nbytes) for file in self.manifest.tokenizer)
 
@@ -95,16 +104,18 @@ class Pack:
 
         Matrices as stored, everything else float32. Raises PackError naming the tensor.
         """
+        offsets = [entry.offset for entry in self.manifest.contents.dense]
+        gaps_too = (end - start for start, end in pairwise((*offsets, self.dense_nbytes)))
         tensors = {}
-        for name, tensor in self.dense_tensors():
+        for (name, tensor), nbytes in zip(self.dense_tensors(), gaps_too, strict=True):
             tensors[name] = tensor
             if progress:
-                progress(round_up(_nbytes(tensor), MATRIX_ALIGNMENT))
+                progress(nbytes)
         return tensors
 
     def dense_tensors(self) -> Iterator[tuple[str, Tensor]]:
         """The same one at a time, in the order of the file."""
-        with closing(PackFile(self.path / DENSE_FILE)) as file:
+        with closing(PackFile(self.dense_path)) as file:
             for entry, crc in zip(self.manifest.contents.dense, self.manifest.dense_crcs, strict=True):
                 yield entry.name, _load(file, entry, crc)
 
@@ -138,7 +149,3 @@ def _load(file: PackFile, entry: DenseEntry, crc: int) -> Tensor:
     if entry.layout:
         return Matrix(entry.layout, data)
     return data.view(np.float32).reshape(entry.shape)
-
-
-def _nbytes(tensor: Tensor) -> int:
-    return tensor.layout.nbytes if isinstance(tensor, Matrix) else tensor.nbytes

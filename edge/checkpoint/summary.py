@@ -31,12 +31,18 @@ def count_parameters(config: ModelConfig) -> Parameters:
 
 
 def bits_per_weight(contents: Contents) -> dict[str, float]:
-    """Of the dense part, each matrix of a routed expert, and a whole expert; scales, biases and padding included."""
+    """Of the dense part and, where there are, each matrix of a routed expert and a whole one.
+
+    Scales, biases and padding included.
+    """
     experts = contents.experts
     num_dense = sum(math.prod(entry.shape) for entry in contents.dense)
+    dense = {"dense": 8 * contents.dense_nbytes / num_dense}
+    if experts is None:
+        return dense
     shapes = {part: part_shape(contents.config, part) for part in Part}
     return {
-        "dense": 8 * contents.dense_nbytes / num_dense,
+        **dense,
         **{part.value: 8 * getattr(experts, part.value).nbytes / math.prod(shape) for part, shape in shapes.items()},
         "expert": 8 * experts.block_bytes / sum(map(math.prod, shapes.values())),
     }

@@ -67,6 +67,9 @@ class Synthesis:
         self.contents = plan_contents(
             self._config, options.bits, RUN_COLUMNS, lambda _: SOURCE_FORM, lambda _: SOURCE_FORM
         )
+        if self.contents.experts is None:
+            raise CheckpointError(f"{options.name}: a model without routed experts; only others can be made up")
+        self._experts = self.contents.experts
         self._weights = SynthWeights(self._config, options.seed, is_skewed=options.is_skewed)
 
     def __enter__(self) -> Self:
@@ -139,7 +142,7 @@ class Synthesis:
 
     def _write_experts(self, layer: int, path: Path, progress: Progress) -> list[int]:
         """The checksums of the experts in a layer's file."""
-        layout, crcs = self.contents.experts, []
+        layout, crcs = self._experts, []
         block = aligned_zeros(layout.block_bytes, BLOCK_ALIGNMENT)
         with path.open("wb") as file:
             for expert in range(self._config.num_experts):

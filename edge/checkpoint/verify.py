@@ -69,7 +69,7 @@ def _files(manifest: Manifest) -> Iterator[tuple[str, int, list[Piece]]]:
     dense = zip(contents.dense, manifest.dense_crcs, strict=True)
     pieces = [Piece(f"tensor {entry.name}", entry.offset, entry.nbytes, crc) for entry, crc in dense]
     yield DENSE_FILE, contents.dense_nbytes, pieces
-    block_bytes = contents.experts.block_bytes
+    block_bytes = contents.block_bytes
     for layer, crcs in enumerate(manifest.expert_crcs):
         pieces = [
             Piece(f"layer {layer} expert {expert}", expert * block_bytes, block_bytes, crc)

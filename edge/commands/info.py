@@ -52,7 +52,7 @@ def describe(pack: "Pack") -> dict[str, Any]:
         "parameters_active": parameters.active,
         "dense_bytes": contents.dense_nbytes,
         "expert_bytes": contents.nbytes - contents.dense_nbytes,
-        "expert_block_bytes": contents.experts.block_bytes,
+        "expert_block_bytes": contents.block_bytes,
         "least_memory_bytes": least_memory(contents, CONTEXT_TOKENS),
         "has_tokenizer": pack.tokenizer_dir is not None,
         "config": pack.config.to_json(),
@@ -68,13 +68,16 @@ def rows(info: dict[str, Any]) -> list[tuple[str, str]]:
     config = info["config"]
     kinds = config["layer_types"]
     group = f", group {info['group']}" if info["group"] else ""
+    shared = f", {config['shared_expert_size']} shared" if config["shared_expert_size"] else ""
+    experts = f"{config['num_experts']}, {config['top_k']} per token, size {config['expert_size']}{shared}"
     skipped = [f"{kind}: {counts['tensors']} tensors" for kind, counts in info["skipped"].items()]
     return [
         ("model", info["name"]),
+        ("family", config["family"]),
         ("parameters", f"{_count(info['parameters_total'])}, active {_count(info['parameters_active'])}"),
         ("layers", f"{len(kinds)}: {kinds.count('full_attention')} full, {kinds.count('linear_attention')} linear"),
         ("hidden, vocabulary", f"{config['hidden_size']}, {config['vocab_size']}"),
-        ("experts per layer", f"{config['num_experts']}, {config['top_k']} per token, size {config['expert_size']}"),
+        ("experts per layer", experts if config["num_experts"] else f"none, one MLP of size {config['mlp_size']}"),
         ("bits", f"{info['bits']:g}{group}"),
         ("bits per weight", ", ".join(f"{part} {bits:g}" for part, bits in info["bits_per_weight"].items())),
         ("dense weights", format_bytes(info["dense_bytes"])),

@@ -56,6 +56,24 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--queue", type=int, default=16, metavar="N", help="requests that may wait; more are refused (default: 16)"
     )
     parser.add_argument(
+        "--verify",
+        choices=("first", "always", "off"),
+        default="always",
+        help="which reads of an expert are checked against its checksum (default: always)",
+    )
+    parser.add_argument(
+        "--prefix-memory",
+        metavar="SIZE",
+        help="for prompts' beginnings that later ones of the same tenant may share, within --memory; 0 keeps none "
+        "(default: as much as is worth it)",
+    )
+    parser.add_argument(
+        "--prefix-disk", metavar="SIZE", default="0", help="as much of them on disk, to outlive the server (default: 0)"
+    )
+    parser.add_argument(
+        "--prefix-dir", metavar="DIR", type=Path, help="where on disk; who may read it can read prompts out of it"
+    )
+    parser.add_argument(
         "--drain-seconds", type=float, default=30.0, metavar="S", help="for running requests at the end (default: 30)"
     )
     parser.add_argument(
@@ -89,6 +107,10 @@ def run(args: argparse.Namespace) -> int:
         drain_s=args.drain_seconds,
         engine_silence_s=args.engine_timeout,
         num_sequences=args.sequences,
+        verify=args.verify,
+        prefix_memory_bytes=None if args.prefix_memory is None else parse_bytes(args.prefix_memory),
+        prefix_disk_bytes=parse_bytes(args.prefix_disk),
+        prefix_dir=args.prefix_dir,
     )
     # gRPC reports that it could not write to a caller who left, which our `request_ended` says already.
     logs.configure(ignored=(grpc.aio.InternalError,))

@@ -25,6 +25,10 @@ class EngineAdapter:
             context_tokens=command.context_tokens,
             threads=command.threads,
             max_sequences=command.num_sequences,
+            verify=command.verify,
+            prefix_memory_bytes=command.prefix_memory_bytes,
+            prefix_disk_bytes=command.prefix_disk_bytes,
+            prefix_dir=None if command.prefix_dir is None else Path(command.prefix_dir),
         )
         return cls(Engine.load(Path(command.path), options, progress))
 
@@ -54,7 +58,15 @@ class EngineAdapter:
 
     def counters(self) -> pipe.Counters:
         stats = self._engine.stats()
-        return pipe.Counters(stats.expert_hits, stats.expert_lookups, stats.expert_read_bytes, stats.disk_seconds)
+        return pipe.Counters(
+            expert_hits=stats.expert_hits,
+            expert_lookups=stats.expert_lookups,
+            expert_read_bytes=stats.expert_read_bytes,
+            disk_seconds=stats.disk_seconds,
+            prefix_hits=stats.prefixes.hits,
+            prefix_misses=stats.prefixes.misses,
+            prefix_tokens=stats.prefixes.reused_tokens,
+        )
 
     def _told(self, event: events.Event) -> pipe.Event:
         match event:
@@ -70,4 +82,4 @@ class EngineAdapter:
 
 
 def _worked(stats: GenerationStats) -> pipe.Worked:
-    return pipe.Worked(stats.expert_hits, stats.expert_lookups, stats.expert_read_bytes)
+    return pipe.Worked(stats.expert_hits, stats.expert_lookups, stats.expert_read_bytes, stats.reused_tokens)

@@ -49,7 +49,6 @@ class Exchange:
         self._started: float | None = None
         self._first_token: float | None = None
         self._last_token: float | None = None
-        self._job: Job | None = None
         self._prompt_tokens = 0
         self._completion_tokens = 0
         # Whether nothing but the last message is still to be written: a caller who has read it may leave at once.
@@ -65,7 +64,7 @@ class Exchange:
             if encoded.prompt_bytes:
                 self._rates.prompt_bytes_per_token.add(encoded.prompt_bytes, len(encoded.ids))
             prompt = Prompt(encoded.ids, encoded.sampling, encoded.tenant)
-            job = self._job = self._admission.submit(prompt, self._model.context_tokens)
+            job = self._admission.submit(prompt, self._model.context_tokens)
         try:
             reason = None
             while reason is None:
@@ -86,7 +85,6 @@ class Exchange:
             total_s=self._clock() - self._arrived,
             ttft_s=self._since_arrival(self._first_token),
             last_token_s=self._since_arrival(self._last_token),
-            reused_tokens=self._job.worked.reused_tokens if self._job else 0,
             prompt_tokens=self._prompt_tokens,
             completion_tokens=self._completion_tokens,
         )

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from edge.budget import format_bytes
 from edge.errors import BudgetError, EdgeError
@@ -28,6 +29,10 @@ class NodeOptions:
     drain_s: float
     engine_silence_s: float
     num_sequences: int | None = None  # requests at once; None: as many as are worth their memory
+    verify: Literal["first", "always", "off"] = "always"  # which reads of an expert are checked
+    prefix_memory_bytes: int | None = None  # for prompts' beginnings; 0: none, None: as much as is worth it
+    prefix_disk_bytes: int = 0
+    prefix_dir: Path | None = None
     engine_command: Sequence[str] = ENGINE_COMMAND
 
     def __post_init__(self) -> None:
@@ -41,6 +46,8 @@ class NodeOptions:
             raise EdgeError(f"sequences is {self.num_sequences}: it must be at least 1")
         if self.queue < 0:
             raise EdgeError(f"queue is {self.queue}: it must be 0 or more")
+        if (self.prefix_dir is None) != (self.prefix_disk_bytes == 0):
+            raise EdgeError("prefix_dir and prefix_disk go together: where prompts are kept, and how much at most")
         if not self.drain_s >= 0:
             raise EdgeError(f"drain_seconds is {self.drain_s}: it must be 0 or more")
         # The engine gives a sign twice a second.
@@ -60,4 +67,8 @@ def engine_share(options: NodeOptions) -> pipe.Load:
         context_tokens=options.context_tokens,
         threads=options.threads,
         num_sequences=options.num_sequences,
+        verify=options.verify,
+        prefix_memory_bytes=options.prefix_memory_bytes,
+        prefix_disk_bytes=options.prefix_disk_bytes,
+        prefix_dir=None if options.prefix_dir is None else str(options.prefix_dir),
     )

@@ -29,7 +29,6 @@ class RequestEnded:
     prompt_tokens: int
     completion_tokens: int
     last_token_s: float | None
-    reused_tokens: int = 0  # of the prompt, known from an earlier one
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,39 +3,44 @@
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from edge.sampler import SamplingParams
 
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """The engine's totals since it was loaded."""
+    """The engine's totals since it was loaded.
+
+    prefix_hits: prompts that went on where an earlier one had been; prefix_tokens: what they did not compute again.
+    """
 
     expert_hits: int = 0
     expert_lookups: int = 0
     expert_read_bytes: int = 0
     disk_seconds: float = 0.0
+    prefix_hits: int = 0
+    prefix_misses: int = 0
+    prefix_tokens: int = 0
 
     def since(self, before: "Counters") -> "Counters":
         """What was added after `before`."""
-        return Counters(
-            self.expert_hits - before.expert_hits,
-            self.expert_lookups - before.expert_lookups,
-            self.expert_read_bytes - before.expert_read_bytes,
-            self.disk_seconds - before.disk_seconds,
-        )
+        return Counters(*(getattr(self, name) - getattr(before, name) for name in self.__slots__))
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """First command: load the packed model at `path`. `num_sequences`: None lets the planner choose."""
+    """First command: load the packed model at `path`. Its other fields are explained in edge.engine.EngineOptions."""
 
     path: str
     memory_bytes: int
     context_tokens: int
     threads: int
     num_sequences: int | None = None
+    verify: Literal["first", "always", "off"] = "always"
+    prefix_memory_bytes: int | None = None
+    prefix_disk_bytes: int = 0
+    prefix_dir: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,13 +156,13 @@ Event = Started | Token | Finished | Failed
 class Step:
     """What one step of the engine brought, for all the requests in it.
 
-    began_s, ended_s: on the machine's monotonic clock, which both processes read alike.
+    began_s, ended_s: on the machine's monotonic clock, which both processes read alike. counters: now and then.
     """
 
     began_s: float
     ended_s: float
     events: list[Event]
-    counters: Counters
+    counters: Counters | None = None
 
 
 Message = Load | Generate | Cancel | Loading | Ready | LoadFailed | Alive | Step | Crashed
@@ -195,7 +200,7 @@ def _plain(message: Message) -> dict[str, Any]:
         "began_s": message.began_s,
         "ended_s": message.ended_s,
         "events": [_event_to_list(event) for event in message.events],
-        "counters": asdict(message.counters),
+        "counters": message.counters and asdict(message.counters),
     }
 
 
@@ -230,7 +235,7 @@ def _event_from_list(values: list[Any]) -> Event:
 
 
 _READ: Mapping[str, Callable[[Any], Any]] = {
-    "counters": lambda values: Counters(**values),
+    "counters": lambda values: values and Counters(**values),
     "sampling": lambda values: SamplingParams(**values),
     "events": lambda values: [_event_from_list(event) for event in values],
 }

@@ -26,7 +26,7 @@ STOP_S = 5.0
 # How long loading takes, told to callers before it was measured.
 FIRST_LOAD_S = 10.0
 # What loading again would not mend.
-PERMANENT = ("PackError", "BudgetError", "CheckpointError", "RequestError")
+PERMANENT = ("PackError", "BudgetError", "PrefixDirectoryError", "CheckpointError", "RequestError")
 # Longer than any line: the longest, a request's ids, goes the other way.
 LINE_LIMIT = 2**20
 
@@ -206,7 +206,8 @@ class Supervisor:
             case pipe.Alive(counters=counters):
                 self._count(counters)
             case pipe.Step():
-                self._count(message.counters)
+                if message.counters is not None:
+                    self._count(message.counters)
                 self._observer(EngineStepped(message))
                 for event in message.events:
                     self._tell(event)

@@ -48,8 +48,9 @@ class Backend(Protocol):
     def payload(self, request: GenerationRequest, request_id: str) -> bytes:
         """The exact bytes that `send` would put on the wire for `request`.
 
-        They hold its messages and sampling, a model name and `request_id`: nothing about the caller. `request_id`
-        is for the logs of both sides; towards a cloud it must be fresh and random.
+        They hold its messages and sampling, a model name and `request_id`: nothing about the caller, except that an
+        edge is told the tenant. `request_id` is for the logs of both sides; towards a cloud it must be fresh and
+        random.
         """
 
     def send(self, permit: Permit, payload: bytes) -> AsyncGenerator[TextDelta | Finished, None]:

@@ -69,6 +69,8 @@ class EdgeGrpcBackend:
             request_id=request_id,
             chat=edge_pb2.ChatPrompt(messages=grpc_wire.chat_messages(request)),
             sampling=grpc_wire.sampling(request.sampling),
+            # It keeps prompts' beginnings for reuse, and must know whose they are.
+            tenant=request.tenant,
         )
         return message.SerializeToString(deterministic=True)
 
@@ -120,8 +122,9 @@ class EdgeGrpcBackend:
             queue_limit=status.queue_limit,
             running=status.running,
             pending_prompt_tokens=status.pending_prompt_tokens,
-            pending_completion_tokens=status.pending_completion_tokens,
+            steps_until_place=status.steps_until_place,
             prefill_tokens_per_second=status.prefill_tokens_per_second,
+            prompt_base_s=status.prompt_base.ToNanoseconds() / 1e9,
             decode_tokens_per_second=status.decode_tokens_per_second,
             prompt_bytes_per_token=status.prompt_bytes_per_token,
             context_tokens=status.context_tokens,

@@ -94,8 +94,9 @@ class LaneModel(_Strict):
     running: Count = 0
     context_tokens: Count = 0
     pending_prompt_tokens: Count = 0
-    pending_completion_tokens: Count = 0
+    steps_until_place: Count = 0
     prefill_tokens_per_second: Rate = 0.0
+    prompt_base_s: Rate = 0.0
     decode_tokens_per_second: Rate = 0.0
 
 

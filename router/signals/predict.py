@@ -21,6 +21,8 @@ ASSUMED_DECODE_TOKENS_PER_SECOND: Final = 1.0
 
 # A token in eleven days: nothing that was measured.
 _LEAST_RATE: Final = 1e-6
+# Thirty years, whatever a server makes us count with: it is enough to be late, and fits into any duration.
+_LONGEST_S: Final = 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +52,17 @@ def prompt_tokens(prompt_bytes: int, state: BackendState) -> int:
 
 
 def predict(state: BackendState, num_prompt_tokens: int, max_tokens: int) -> Prediction:
-    """The queue first (prompts and completions of all accepted requests), then this prompt, then one decode step."""
+    """First the steps until a place is free, then the prompts of all accepted requests, then this one's, then one step.
+
+    The answers that run beside it are in the rate: it is one sequence's, as it was lately.
+    """
     prefill, decode = state.prefill_tokens_per_second, state.decode_tokens_per_second
     if not (_is_rate(prefill) and _is_rate(decode)):
         return Prediction(None, None)
-    queue_s = state.pending_prompt_tokens / prefill + state.pending_completion_tokens / decode
-    ttft_s = queue_s + num_prompt_tokens / prefill + 1 / decode
-    return Prediction(ttft_s, ttft_s + (max_tokens - 1) / decode)
+    queue_s = state.steps_until_place / decode + state.pending_prompt_tokens / prefill
+    ttft_s = queue_s + max(0.0, state.prompt_base_s) + num_prompt_tokens / prefill + 1 / decode
+    total_s = ttft_s + (max_tokens - 1) / decode
+    return Prediction(min(ttft_s, _LONGEST_S), min(total_s, _LONGEST_S))
 
 
 def expect(state: BackendState, num_prompt_tokens: int, max_tokens: int) -> Prediction:
@@ -75,6 +81,5 @@ def _holds(bound_s: float | None, predicted_s: float | None) -> bool:
 
 
 def _is_rate(value: float) -> bool:
-    """A measured rate: servers report 0 before the first measurement. Dividing by less than `_LEAST_RATE` could give
-    numbers that no duration holds."""
+    """A measured rate: servers report 0 before the first measurement."""
     return _LEAST_RATE <= value < math.inf

@@ -9,13 +9,7 @@ import numpy as np
 import torch
 import transformers
 from numpy.typing import NDArray
-from transformers import (
-    AutoModelForCausalLM,
-    Qwen3_5MoeConfig,
-    Qwen3_5MoeForCausalLM,
-    Qwen3_5MoeForConditionalGeneration,
-    Qwen3_5MoeTextConfig,
-)
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
 # The models are tiny: a second thread would only wait, and on a busy machine for long.
 torch.set_num_threads(1)
@@ -29,37 +23,64 @@ class Shape:
 
     name: str
     text: dict[str, Any]
+    model_type: str = "qwen3_5_moe_text"
     dtype: str = "float32"
     is_fused: bool = True
-    has_vision: bool = False
     shard_size: str = "1GB"
+
+    @property
+    def has_vision(self) -> bool:
+        """Whether it is a model of text and images."""
+        return self.model_type in ("qwen3_5", "qwen3_5_moe")
 
 
 def _text(**changes: object) -> dict[str, Any]:
     """3 key and 6 value heads, key width 20, value width 12; experts of 28, the shared one of 36; 3 experts of 10."""
+    return (
+        _dense_text()
+        | {
+            "moe_intermediate_size": 28,
+            "shared_expert_intermediate_size": 36,
+            "num_experts": 10,
+            "num_experts_per_tok": 3,
+        }
+        | changes
+    )
+
+
+def _dense_text(**changes: object) -> dict[str, Any]:
+    """The same with one MLP of 68."""
+    return (
+        _plain_text()
+        | {
+            "layer_types": [LINEAR, LINEAR, LINEAR, FULL],
+            "linear_key_head_dim": 20,
+            "linear_value_head_dim": 12,
+            "linear_num_key_heads": 3,
+            "linear_num_value_heads": 6,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 1e4,
+                "partial_rotary_factor": 0.5,
+                "mrope_section": [2, 2, 2],
+                "mrope_interleaved": True,
+            },
+        }
+        | changes
+    )
+
+
+def _plain_text(**changes: object) -> dict[str, Any]:
+    """Full attention alone, 6 query and 2 key heads of 24."""
     return {
         "vocab_size": 131,
         "hidden_size": 48,
         "num_hidden_layers": 4,
-        "layer_types": [LINEAR, LINEAR, LINEAR, FULL],
         "num_attention_heads": 6,
         "num_key_value_heads": 2,
         "head_dim": 24,
-        "linear_key_head_dim": 20,
-        "linear_value_head_dim": 12,
-        "linear_num_key_heads": 3,
-        "linear_num_value_heads": 6,
-        "moe_intermediate_size": 28,
-        "shared_expert_intermediate_size": 36,
-        "num_experts": 10,
-        "num_experts_per_tok": 3,
-        "rope_parameters": {
-            "rope_type": "default",
-            "rope_theta": 1e4,
-            "partial_rotary_factor": 0.5,
-            "mrope_section": [2, 2, 2],
-            "mrope_interleaved": True,
-        },
+        "intermediate_size": 68,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4},
     } | changes
 
 
@@ -120,8 +141,8 @@ SHAPES = (
             num_experts=16,
             num_experts_per_tok=5,
         ),
+        model_type="qwen3_5_moe",
         dtype="bfloat16",
-        has_vision=True,
         shard_size="300KB",
     ),
     # As wide as vector registers and groups are: the others live in the tails of the kernels' loops.
@@ -145,6 +166,45 @@ SHAPES = (
             tie_word_embeddings=True,
         ),
     ),
+    Shape("dense-tied-bf16", _plain_text(num_hidden_layers=3, tie_word_embeddings=True), "qwen3", dtype="bfloat16"),
+    Shape("dense-untied", _plain_text(num_key_value_heads=3, head_dim=40, rms_norm_eps=1e-5), "qwen3"),
+    Shape(
+        "experts-alone-unscaled",
+        _plain_text(moe_intermediate_size=28, num_experts=10, num_experts_per_tok=3, norm_topk_prob=False),
+        "qwen3_moe",
+    ),
+    Shape(
+        "experts-alone-scaled-tied-bf16",
+        _plain_text(
+            num_hidden_layers=3,
+            moe_intermediate_size=36,
+            num_experts=7,
+            num_experts_per_tok=2,
+            norm_topk_prob=True,
+            tie_word_embeddings=True,
+        ),
+        "qwen3_moe",
+        dtype="bfloat16",
+        is_fused=False,
+    ),
+    Shape("fused-projections", _text(), "qwen3_next"),
+    Shape(
+        "fused-projections-tied-unscaled-bf16",
+        _text(
+            num_hidden_layers=3,
+            layer_types=[LINEAR, FULL, LINEAR],
+            linear_num_key_heads=2,
+            linear_num_value_heads=8,
+            linear_value_head_dim=28,
+            norm_topk_prob=False,
+            tie_word_embeddings=True,
+        ),
+        "qwen3_next",
+        dtype="bfloat16",
+        is_fused=False,
+    ),
+    Shape("dense-hybrid-tied", _dense_text(num_hidden_layers=4, tie_word_embeddings=True), "qwen3_5_text"),
+    Shape("dense-hybrid-with-vision-parts-bf16", _dense_text(vocab_size=97), "qwen3_5", dtype="bfloat16"),
 )
 
 
@@ -156,7 +216,7 @@ def _randomise(model: torch.nn.Module, seed: int) -> None:
         if name.endswith("A_log"):
             value = noise * 0.7 - 1
         elif parameter.ndim == 1:
-            offset = 1.0 if name.endswith("linear_attn.norm.weight") else 0.0
+            offset = parameter.data if name.endswith("norm.weight") else 0.0  # around where training begins: 0 or 1
             value = offset + noise * 0.3
         elif name.endswith("conv1d.weight"):
             value = noise * 0.5
@@ -174,9 +234,11 @@ def build(shape: Shape, seed: int = 0) -> transformers.PreTrainedModel:
     if shape.has_vision:
         vision = {"depth": 1, "hidden_size": 16, "intermediate_size": 20, "num_heads": 2, "patch_size": 4}
         vision |= {"out_hidden_size": shape.text["hidden_size"], "num_position_embeddings": 16}
-        model = Qwen3_5MoeForConditionalGeneration(Qwen3_5MoeConfig(text_config=shape.text, vision_config=vision))
+        config = AutoConfig.for_model(shape.model_type, text_config=shape.text, vision_config=vision)
+        model = AutoModelForImageTextToText.from_config(config)  # type: ignore[no-untyped-call]
     else:
-        model = Qwen3_5MoeForCausalLM(Qwen3_5MoeTextConfig(**shape.text))
+        config = AutoConfig.for_model(shape.model_type, **shape.text)
+        model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
     _randomise(model, seed)
     model.to(getattr(torch, shape.dtype))
     return model
@@ -186,7 +248,8 @@ def load(path: Path) -> transformers.PreTrainedModel:
     """The oracle: the checkpoint at `path` in float32."""
     model: transformers.PreTrainedModel = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
     # The default, a grouped matrix product, takes only rows whose size is a multiple of 16 bytes.
-    model.set_experts_implementation("eager")
+    if hasattr(model.config, "num_experts"):
+        model.set_experts_implementation("eager")
     model.train(mode=False)
     return model
 
@@ -198,6 +261,11 @@ class Checkpoint:
     shape: Shape
     path: Path
     model: transformers.PreTrainedModel
+
+    @property
+    def has_experts(self) -> bool:
+        """Whether it has routed experts."""
+        return "num_experts" in self.shape.text
 
     @property
     def vocab_size(self) -> int:
@@ -231,9 +299,9 @@ def router_margins(model: transformers.PreTrainedModel, ids: Sequence[int]) -> N
     """The least difference, over all layers, between the last logit chosen and the first one left: f32[T]."""
     margins = np.full(len(ids), np.inf, np.float32)
 
-    def note(router: Any, _: object, output: tuple[torch.Tensor, ...]) -> None:
+    def note(router: torch.nn.Module, _: object, output: tuple[torch.Tensor, ...]) -> None:
         falling = output[0].float().sort(dim=-1, descending=True).values.numpy()
-        top_k: int = router.top_k
+        top_k: int = router.top_k  # type: ignore[assignment]
         if top_k < falling.shape[1]:
             np.minimum(margins, falling[:, top_k - 1] - falling[:, top_k], out=margins)
 

@@ -33,11 +33,17 @@ def packed_weights(pack: Pack) -> dict[str, NDArray[np.float32]]:
     """The same from a pack."""
     config = pack.config
     dense = pack.load_dense()
-    weights = {}
+    weights: dict[str, NDArray[np.float32]] = {}
     for tensor in dense_tensors(config):
         stored = dense[tensor.name]
         values = dequantize(stored) if isinstance(stored, Matrix) else stored
-        weights[tensor.source] = values.reshape(tensor.source_shape)
+        if tensor.runs:
+            whole = weights.setdefault(tensor.source, np.full(tensor.source_shape, np.nan, np.float32))
+            whole[[row for run in tensor.runs for row in run]] = values
+        else:
+            weights[tensor.source] = values.reshape(tensor.source_shape)
+    if not config.num_experts:
+        return weights
     block = aligned_zeros(pack.experts.block_bytes, 4096)
     for layer in range(config.num_layers):
         gate_up, downs = [], []

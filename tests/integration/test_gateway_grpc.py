@@ -6,7 +6,7 @@ from typing import cast
 
 import grpc
 import pytest
-from flashgate.v1 import common_pb2, gateway_pb2
+from flashgate.v1 import common_pb2, edge_pb2, gateway_pb2
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2
@@ -180,6 +180,13 @@ async def test_key_is_asked_for_everywhere(edge: FakeEdge, metadata: tuple[tuple
         right = (("authorization", "Bearer right"),)
         await running.stub.GetStatus(gateway_pb2.GetStatusRequest(), metadata=right)
     assert edge.seen.payloads == []
+
+
+async def test_an_edge_is_told_whose_request_it_is(edge: FakeEdge) -> None:
+    credentials = Credentials([("clinic", hashlib.sha256(b"right").digest())])
+    async with rig(edge=edge.address, credentials=credentials) as running:
+        await running.stub.Generate(request(), metadata=(("authorization", "Bearer right"),)).read()
+    assert edge_pb2.EdgeServiceGenerateRequest.FromString(edge.seen.payloads[0]).tenant == "clinic"
 
 
 async def test_health_says_serving(running: Rig) -> None:

@@ -127,6 +127,7 @@ def states(draw: st.DrawFn) -> list[BackendState]:
             "queue_limit": draw(st.integers(0, 2)),
             "context_tokens": draw(st.sampled_from([0, 4, 4096])),
             "pending_prompt_tokens": draw(st.integers(0, 1000)),
+            "steps_until_place": draw(st.integers(0, 1000)),
             "prefill_tokens_per_second": draw(rate),
             "decode_tokens_per_second": draw(rate),
         }

@@ -107,6 +107,7 @@ def test_only_routed_experts_go_below_4_bits(
     forms = {entry.layout.format for entry in contents.dense if entry.layout}
     assert forms == {dense, Format.BF16}  # what routes and gates keeps its precision
     experts = contents.experts
+    assert experts
     assert (experts.gate.format, experts.up.format, experts.down.format) == (gate_up, gate_up, down)
     assert contents.bits == bits
 

@@ -56,6 +56,24 @@ def test_a_pack_offers_what_the_engine_asks_for(pack: Path) -> None:
     assert conv.shape == (82, 3)
 
 
+def test_each_layers_dense_tensors_can_be_read_in_one_piece(pack: Path) -> None:
+    opened = Pack.open(pack)
+    sections = opened.manifest.contents.sections
+    assert list(sections) == ["embed_tokens", "layers.0", "layers.1", "layers.2", "norm", "lm_head"]
+    data, end = (pack / "dense.bin").read_bytes(), 0
+    for section in sections.values():
+        assert section.offset == end
+        assert section.nbytes % 4096 == 0
+        end = section.offset + section.nbytes
+        covered = section.offset
+        for entry in section.entries:
+            assert not any(data[covered : entry.offset])
+            covered = entry.offset + entry.nbytes
+        assert not any(data[covered:end])
+    assert end == opened.dense_nbytes
+    assert sum(len(section.entries) for section in sections.values()) == len(opened.manifest.dense_crcs)
+
+
 @pytest.mark.parametrize(
     ("spoil", "named"),
     [
@@ -117,7 +135,9 @@ def test_any_altered_field_is_noticed(pack: Path) -> None:
         (lambda m: m["dense"][3].update(name="x"), "manifest.dense[3] is x"),
         (lambda m: m["dense"].reverse(), "manifest.dense[0] is lm_head; the config asks for embed_tokens"),
         (lambda m: m["dense"][0].update(offset=-64), "manifest.dense[0].offset is '-64'"),
-        (lambda m: m["dense"][0].update(offset=10), "must be a multiple of 64"),
+        (lambda m: m["dense"][0].update(offset=64), "must be a multiple of 4096"),
+        (lambda m: m["dense"][2].update(offset=m["dense"][2]["offset"] + 10), "must be a multiple of 64"),
+        (lambda m: m.update(experts=None), "manifest.experts: no field gate"),
         (lambda m: m["dense"][1].update(offset=0), "manifest.dense[1].offset is '0'"),
         (lambda m: m["dense"][0].update(offset=2**80), "manifest.dense[0].offset is"),
         (lambda m: m["dense"][-1].update(offset=2**40), "dense.bin: "),

@@ -37,7 +37,8 @@ def test_the_names_that_dashboards_know_are_there_from_the_start(
     edge = {
         "decode_tokens_per_second", "prefill_tokens_per_second", "expert_cache_hits", "expert_cache_misses",
         "expert_read_bytes", "disk_read_seconds", "queue_depth", "queue_limit", "requests_running", "memory_bytes",
-        "batch_size", "prefix_hits", "prefix_tokens", "requests_running_limit", "total_decode_tokens_per_second",
+        "batch_size", "prefix_hits", "prefix_misses", "prefix_tokens", "requests_running_limit",
+        "total_decode_tokens_per_second",
         "memory_budget_bytes", "temperature_celsius", "engine_restarts", "engine_state", "tokens",
     }  # fmt: skip
     server = {"request_duration_seconds", "time_to_first_token_seconds", "time_per_output_token_seconds", "requests"}
@@ -55,13 +56,6 @@ def test_an_answered_request_is_counted_and_timed(registry: CollectorRegistry, m
     assert value("flashgate_edge_tokens_total", {"type": "completion"}) == 5
 
 
-def test_prompts_that_began_as_earlier_ones_are_counted(registry: CollectorRegistry, metrics: EdgeMetrics) -> None:
-    for reused_tokens in (0, 5, 2):
-        metrics.observe(RequestEnded(Outcome.FINISHED, 5.0, 1.0, 7, 5, 3.0, reused_tokens))
-    assert registry.get_sample_value("flashgate_edge_prefix_hits_total") == 2
-    assert registry.get_sample_value("flashgate_edge_prefix_tokens_total") == 7
-
-
 def test_answers_moved_on_by_one_step_are_its_batch(registry: CollectorRegistry, metrics: EdgeMetrics) -> None:
     steps: list[list[Event]] = [
         [Token(1, 7), Token(2, 7), Finished(2, "stop"), Started(3, 5)],
@@ -70,7 +64,7 @@ def test_answers_moved_on_by_one_step_are_its_batch(registry: CollectorRegistry,
         [],
     ]
     for events in steps:
-        metrics.observe(EngineStepped(Step(1.0, 2.0, events, Counters())))
+        metrics.observe(EngineStepped(Step(1.0, 2.0, events)))
     assert registry.get_sample_value("flashgate_edge_batch_size_count") == 2
     assert registry.get_sample_value("flashgate_edge_batch_size_sum") == 3
 
@@ -86,7 +80,7 @@ def test_a_request_without_a_token_has_no_time_to_first_token(
 
 
 def test_engine_counters_go_on_over_a_restart(registry: CollectorRegistry, metrics: EdgeMetrics) -> None:
-    metrics.observe(EngineWorked(Counters(3, 10, 4096, 0.5)))
+    metrics.observe(EngineWorked(Counters(3, 10, 4096, 0.5, 2, 3, 100)))
     metrics.observe(EngineRestarted())
     metrics.observe(EngineWorked(Counters(1, 2, 4096, 0.25)))
     value = registry.get_sample_value
@@ -94,6 +88,9 @@ def test_engine_counters_go_on_over_a_restart(registry: CollectorRegistry, metri
     assert value("flashgate_edge_expert_cache_misses_total") == 8
     assert value("flashgate_edge_expert_read_bytes_total") == 8192
     assert value("flashgate_edge_disk_read_seconds_total") == 0.75
+    assert value("flashgate_edge_prefix_hits_total") == 2
+    assert value("flashgate_edge_prefix_misses_total") == 3
+    assert value("flashgate_edge_prefix_tokens_total") == 100
     assert value("flashgate_edge_engine_restarts_total") == 1
 
 

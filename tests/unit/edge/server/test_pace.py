@@ -1,7 +1,7 @@
 import pytest
 
 from edge.server.pace import Pace
-from edge.server.pipe import Counters, Event, Failed, Finished, Started, Step, Token, Worked
+from edge.server.pipe import Event, Failed, Finished, Started, Step, Token, Worked
 from edge.server.rates import Rates
 
 
@@ -16,7 +16,7 @@ class Played:
     def step(self, seconds: float, *events: Event) -> None:
         began = self.now
         self.now += seconds
-        self.pace.follow(Step(began, self.now, list(events), Counters()))
+        self.pace.follow(Step(began, self.now, list(events)))
 
     @property
     def prefill(self) -> tuple[float, float]:

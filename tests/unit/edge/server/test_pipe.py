@@ -4,7 +4,7 @@ from edge.errors import RequestError
 from edge.sampler import SamplingParams
 from edge.server import pipe
 
-COUNTERS = pipe.Counters(3, 10, 4096, 0.5)
+COUNTERS = pipe.Counters(3, 10, 4096, 0.5, 1, 2, 30)
 
 
 def step(events: bytes) -> bytes:
@@ -33,7 +33,7 @@ EVENTS: list[pipe.Event] = [
         pipe.LoadFailed("PackError", "line\nbreak"),
         pipe.Alive(COUNTERS),
         pipe.Step(1.5, 1.625, EVENTS, COUNTERS),
-        pipe.Step(1.5, 1.625, [], COUNTERS),
+        pipe.Step(1.5, 1.625, []),
         pipe.Crashed("ValueError"),
     ],
 )
@@ -63,4 +63,4 @@ def test_sampling_is_validated_on_both_sides() -> None:
 
 
 def test_counters_say_what_was_added_since() -> None:
-    assert COUNTERS.since(pipe.Counters(1, 4, 96, 0.25)) == pipe.Counters(2, 6, 4000, 0.25)
+    assert COUNTERS.since(pipe.Counters(1, 4, 96, 0.25, 1, 1, 10)) == pipe.Counters(2, 6, 4000, 0.25, 0, 1, 20)

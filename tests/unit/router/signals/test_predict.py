@@ -25,13 +25,40 @@ def test_without_both_rates_nothing_is_predicted(which: str, rate: float) -> Non
 def test_queue_prompt_and_one_step_come_before_the_first_token() -> None:
     state = edge(
         pending_prompt_tokens=300,
-        pending_completion_tokens=50,
+        steps_until_place=50,
         prefill_tokens_per_second=100.0,
         decode_tokens_per_second=10.0,
     )
     prediction = predict(state, num_prompt_tokens=200, max_tokens=11)
     assert prediction.ttft_s == pytest.approx(3 + 5 + 2 + 0.1)
     assert prediction.total_s == pytest.approx(10.1 + 1)
+
+
+def test_answers_that_run_beside_it_delay_a_request_only_by_their_share_of_the_rate() -> None:
+    state = edge(running=7, prefill_tokens_per_second=100.0, decode_tokens_per_second=2.5)
+    prediction = predict(state, num_prompt_tokens=100, max_tokens=11)
+    assert prediction.ttft_s == pytest.approx(1.4)
+    assert prediction.total_s == pytest.approx(5.4)
+
+
+def test_a_prompt_has_a_base_time_however_short_it_is() -> None:
+    state = edge(prompt_base_s=0.5, prefill_tokens_per_second=200.0, decode_tokens_per_second=10.0)
+    assert predict(state, num_prompt_tokens=10, max_tokens=1).ttft_s == pytest.approx(0.5 + 0.05 + 0.1)
+    assert predict(state, num_prompt_tokens=1000, max_tokens=1).ttft_s == pytest.approx(0.5 + 5 + 0.1)
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [{"steps_until_place": 2**64 - 1}, {"pending_prompt_tokens": 2**64 - 1}, {"prompt_base_s": 3e11}],
+)
+def test_a_servers_nonsense_is_late_and_still_a_duration(nonsense: dict[str, float]) -> None:
+    prediction = predict(edge(prefill_tokens_per_second=1e-6, decode_tokens_per_second=1e-6, **nonsense), 10, 10)
+    assert prediction == Prediction(1e9, 1e9)
+
+
+def test_a_base_below_zero_makes_nothing_sooner() -> None:
+    state = edge(prompt_base_s=-100.0, prefill_tokens_per_second=100.0, decode_tokens_per_second=10.0)
+    assert predict(state, num_prompt_tokens=100, max_tokens=1).ttft_s == pytest.approx(1.1)
 
 
 @pytest.mark.parametrize(
