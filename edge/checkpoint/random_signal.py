@@ -35,7 +35,11 @@ MEAN_SIGMOID_SQUARED = 0.2933
 # Of attention's weights over the tokens, their squares' sum: about e^4 / T at q_norm's QUERY_WEIGHT, within T tokens.
 MEAN_ATTENTION_SQUARED = 0.2
 QUERY_WEIGHT = 1.0  # stored; the norm multiplies by 1 + it, and scores so have a spread of 2
-CONV_STD = 0.1  # small: SiLU is nearly linear there, and its output has nearly no mean that all tokens would share
+# Of the convolution before SiLU. Of keys and queries small: SiLU is nearly linear there, its output has nearly no mean,
+# and so no part of a DeltaNet's output is the same for all tokens. Of values large: before its norm the output is
+# smaller than they by about the key width, and must stay above the norm's epsilon.
+KEY_CONV_STD = 0.1
+VALUE_CONV_STD = 4.0
 
 
 def constant_of(config: ModelConfig) -> float:
@@ -80,10 +84,11 @@ def router_rows(
 ) -> NDArray[np.float32]:
     """A router whose logits are noise of variance about 1 plus `offsets` in units of the noise: [E, H].
 
-    `variance` is that of r at this layer.
+    `variance` is that of r at this layer. All rows are of one length: a longer one would be chosen more often.
     """
     hidden = config.hidden_size
-    rows = rng.standard_normal((config.num_experts, hidden), np.float32) / np.float32(hidden**0.5)
+    rows = rng.standard_normal((config.num_experts, hidden), np.float32)
+    rows /= np.linalg.norm(rows[:, NUM_CONSTANT:], axis=1, keepdims=True) * (hidden / (hidden - NUM_CONSTANT)) ** 0.5
     noise = (variance * (hidden - NUM_CONSTANT) / hidden) ** 0.5
     rows[:, :NUM_CONSTANT] = (offsets * noise / (NUM_CONSTANT * constant_of(config)))[:, None]
     return rows

@@ -10,9 +10,10 @@ from edge.checkpoint.contents import DenseEntry
 from edge.checkpoint.layout import ExpertLayout
 from edge.checkpoint.matrix import Bytes, expert_matrices
 from edge.checkpoint.random_signal import (
-    CONV_STD,
+    KEY_CONV_STD,
     NUM_CONSTANT,
     QUERY_WEIGHT,
+    VALUE_CONV_STD,
     LayerSignal,
     constant_of,
     expert_down_std,
@@ -48,7 +49,7 @@ class SynthWeights:
         """The bytes of the dense tensor number `index`, in order."""
         seed = (self._seed, DENSE_STREAM, index)
         if entry.layout is None:
-            yield _vector(entry.name, entry.shape, np.random.default_rng(seed)).reshape(-1).view(np.uint8)
+            yield self._vector(entry.name, entry.shape, np.random.default_rng(seed)).reshape(-1).view(np.uint8)
         elif entry.name == "embed_tokens":
             yield from RandomMatrix(entry.layout, 1, seed, constant=constant_of(self._config)).pieces()
         elif entry.name.endswith(".mlp.gate"):
@@ -59,6 +60,20 @@ class SynthWeights:
             yield from RandomMatrix(entry.layout, std, seed, NUM_CONSTANT).pieces()
         else:
             yield from RandomMatrix(entry.layout, _read_std(entry.layout.cols), seed).pieces()
+
+    def _vector(self, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float32]:
+        if name.endswith(".conv1d"):  # channels of queries and keys, then of values
+            weights = rng.standard_normal(shape, np.float32) * np.float32(VALUE_CONV_STD)
+            weights[: 2 * self._config.num_key_heads * self._config.key_head_dim] *= KEY_CONV_STD / VALUE_CONV_STD
+            return weights
+        if name.endswith(".A_log"):  # decay rates of 0.01 to 16, as transformers initialises them
+            return np.log(rng.uniform(0.01, 16, shape)).astype(np.float32)
+        if name.endswith(".dt_bias"):
+            return 1 + rng.standard_normal(shape, np.float32) / np.float32(10)
+        if name.endswith(".linear_attn.norm"):  # a plain factor
+            return np.ones(shape, np.float32)
+        # All other norms multiply by 1 + weight.
+        return np.full(shape, QUERY_WEIGHT if name.endswith(".q_norm") else 0, np.float32)
 
     def _written_std(self, name: str) -> float | None:
         """Of a matrix that writes to the hidden state; None for all others."""
@@ -97,16 +112,3 @@ def _layer(name: str) -> int:
 def _read_std(cols: int) -> float:
     """Of a matrix that reads a normalised state: its output has variance 1."""
     return float(cols**-0.5)
-
-
-def _vector(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float32]:
-    if name.endswith(".conv1d"):
-        return rng.standard_normal(shape, np.float32) * np.float32(CONV_STD)
-    if name.endswith(".A_log"):  # decay rates of 0.01 to 16, as transformers initialises them
-        return np.log(rng.uniform(0.01, 16, shape)).astype(np.float32)
-    if name.endswith(".dt_bias"):
-        return 1 + rng.standard_normal(shape, np.float32) / np.float32(10)
-    if name.endswith(".linear_attn.norm"):  # a plain factor
-        return np.ones(shape, np.float32)
-    # All other norms multiply by 1 + weight.
-    return np.full(shape, QUERY_WEIGHT if name.endswith(".q_norm") else 0, np.float32)

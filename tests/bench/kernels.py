@@ -1,9 +1,9 @@
 """Speed of the native kernels against the machine's own limits, measured in the same run.
 
-    python tests/bench/kernels.py [--threads N] [--rounds N]
+    python tests/bench/kernels.py [--threads N] [--rounds N] [--formats Q4,Q3] [--tokens 1,8,512] [--others]
 
-Decode (one token) is bound by memory: GB/s of stored weights, beside the rate at which the same threads can read RAM.
-Prefill is bound by arithmetic: GFLOP/s. Each figure is the median of the rounds, with the least and the greatest.
+Few tokens are bound by memory: GB/s of stored weights, beside the rate at which the same threads read RAM and do
+nothing else. Many are bound by arithmetic: GFLOP/s. Each figure is the median of the rounds (least to greatest).
 """
 
 import argparse
@@ -12,8 +12,8 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -22,88 +22,104 @@ from numpy.typing import NDArray
 
 from edge import kernels
 from edge.checkpoint.layout import ExpertLayout, Format, MatrixLayout
-from edge.checkpoint.matrix import Matrix, aligned_zeros, biases, empty_matrix, scales
+from edge.checkpoint.matrix import Matrix, aligned_zeros
 
 HIDDEN, EXPERT = 4096, 1024  # of Qwen3.5-397B-A17B
+GROUP = 64
 BYTES = 1 << 30  # of weights in one round of decode: far beyond any cache
 
 Floats = NDArray[np.float32]
+Bytes = NDArray[np.uint8]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--formats", type=formats, default=list(Format), help="names, comma-separated; default: all")
+    parser.add_argument("--tokens", type=counts, default=[1, 2, 4, 8, 16, 64, 512], help="default: 1,2,4,8,16,64,512")
+    parser.add_argument("--others", action="store_true", help="only the kernels that multiply with no weights")
     args = parser.parse_args(argv)
     kernels.set_num_threads(args.threads)
     print(f"machine: {cpu_name()}, {os.cpu_count()} CPUs, kernels {kernels.variant()}, {args.threads} threads")
     print(f"command: {' '.join([Path(sys.executable).name, *sys.argv])}")
-    memory = np.ones(BYTES // 8, np.uint64)
-    with ThreadPoolExecutor(args.threads) as pool:
-        ram = measure(args.rounds, partial(read_ram, memory, pool, args.threads), BYTES / 1e9)
-    del memory
-    print(f"RAM read                 {show(ram, 'GB/s')}")
-    for form in Format:
-        decode_matmul(form, args.rounds, statistics.median(ram))
-    for form in (Format.BF16, Format.Q4):
-        decode_experts(form, args.rounds, statistics.median(ram))
-    for form in Format:
-        prefill_matmul(form, args.rounds)
-    others(args.rounds)
+    if args.others:
+        others(args.rounds)
+        return 0
+    memory = aligned_zeros(BYTES, 4096)
+    memory.view(np.float16)[...] = 0.01  # numbers as codes, scales, biases and floats of 16 bits alike
+    ram = measure(args.rounds, partial(kernels.read_ram, memory), BYTES / 1e9)
+    print(f"RAM read                  {show(ram, 'GB/s')}")
+    for form in args.formats:
+        for tokens in args.tokens:
+            matmul(form, tokens, memory, args.rounds, statistics.median(ram))
+        for tokens in args.tokens:
+            experts(form, tokens, memory, args.rounds, statistics.median(ram))
     return 0
 
 
-def read_ram(memory: NDArray[np.uint64], pool: ThreadPoolExecutor, threads: int) -> None:
-    """Looks at every word once, by numpy."""
-    for _ in pool.map(np.max, np.array_split(memory, threads * 4)):
-        pass
+def formats(names: str) -> list[Format]:
+    return [Format[name.upper()] for name in names.split(",")]
 
 
-def decode_matmul(form: Format, rounds: int, ram: float) -> None:
-    """One token by [1024, 4096] matrices, each used once per round."""
-    matrices = many(MatrixLayout(form, EXPERT, HIDDEN, 64 if form.is_quantized else 0))
-    x = floats(1, HIDDEN)
-    amount = sum(w.layout.nbytes for w in matrices) / 1e9
+def counts(numbers: str) -> list[int]:
+    return [int(number) for number in numbers.split(",")]
+
+
+def matmul(form: Format, tokens: int, memory: Bytes, rounds: int, ram: float) -> None:
+    """By [1024, 4096] matrices, each used once per round."""
+    layout = MatrixLayout(form, EXPERT, HIDDEN, GROUP if form.is_quantized else 0)
+    matrices = [Matrix(layout, part) for part in parts(memory, layout.nbytes, tokens)]
+    x = floats(tokens, HIDDEN)
 
     def run() -> None:
         for w in matrices:
             kernels.matmul(x, w)
 
-    rates = measure(rounds, run, amount)
-    print(f"matmul 1 token   {form.name:5}   {show(rates, 'GB/s')}   {statistics.median(rates) / ram:.2f} of RAM")
+    amount = Amount(len(matrices) * layout.nbytes, 2 * len(matrices) * tokens * EXPERT * HIDDEN)
+    print(f"matmul     {form.name:4} {tokens:3} tokens {amount.show(measure(rounds, run, 1), ram)}")
 
 
-def decode_experts(form: Format, rounds: int, ram: float) -> None:
-    """One token by ten experts of [4096, 1024], as a decode step of one layer."""
-    group = 64 if form.is_quantized else 0
+def experts(form: Format, tokens: int, memory: Bytes, rounds: int, ram: float) -> None:
+    """Ten experts of [4096, 1024] at once, as one layer of a decode step, each for all tokens."""
+    group = GROUP if form.is_quantized else 0
     inner = MatrixLayout(form, EXPERT, HIDDEN, group)
     layout = ExpertLayout(inner, inner, MatrixLayout(form, HIDDEN, EXPERT, group))
-    blocks = [aligned_zeros(layout.block_bytes, 4096) for _ in range(BYTES // layout.block_bytes // 10 * 10)]
-    for block in blocks:
-        block[::4096] = 1  # so that each page is memory of its own
-    x = floats(1, HIDDEN)
+    blocks = list(parts(memory, layout.block_bytes, 3 * tokens))
+    blocks = blocks[: max(len(blocks) // 10 * 10, 1)]
+    x, rows = floats(tokens, HIDDEN), [np.arange(tokens, dtype=np.int32)] * 10
 
     def run() -> None:
         for i in range(0, len(blocks), 10):
-            kernels.expert_ffn_many(x, blocks[i : i + 10], layout)
+            some = blocks[i : i + 10]
+            kernels.expert_ffn_grouped(x, rows[: len(some)], some, layout)
 
-    rates = measure(rounds, run, len(blocks) * layout.block_bytes / 1e9)
-    print(f"10 experts       {form.name:5}   {show(rates, 'GB/s')}   {statistics.median(rates) / ram:.2f} of RAM")
+    amount = Amount(len(blocks) * layout.block_bytes, 6 * len(blocks) * tokens * EXPERT * HIDDEN)
+    print(
+        f"{min(10, len(blocks)):2} experts {form.name:4} {tokens:3} tokens {amount.show(measure(rounds, run, 1), ram)}"
+    )
 
 
-def prefill_matmul(form: Format, rounds: int) -> None:
-    """64 tokens by one [1024, 4096] matrix."""
-    w = many(MatrixLayout(form, EXPERT, HIDDEN, 64 if form.is_quantized else 0), 1)[0]
-    for tokens in (4, 16, 64, 512):
-        x = floats(tokens, HIDDEN)
-        repeats = max(1, 512 // tokens)
+def parts(memory: Bytes, nbytes: int, tokens: int) -> Iterator[Bytes]:
+    """The memory in pieces of nbytes; of many tokens as few as take about as long."""
+    count = len(memory) // nbytes
+    for i in range(count if tokens <= 16 else max(1, min(count, 2048 // tokens))):
+        yield memory[i * nbytes : (i + 1) * nbytes]
 
-        def run(x: Floats = x, repeats: int = repeats) -> None:
-            for _ in range(repeats):
-                kernels.matmul(x, w)
 
-        rates = measure(rounds, run, repeats * 2 * tokens * EXPERT * HIDDEN / 1e9)
-        print(f"matmul {tokens:3} tokens {form.name:5}   {show(rates, 'GFLOP/s')}")
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """What one round reads and computes."""
+
+    nbytes: int
+    flops: int
+
+    def show(self, rounds_per_second: Sequence[float], ram: float) -> str:
+        """Both rates, and the share of the RAM's."""
+        gigabytes = [rate * self.nbytes / 1e9 for rate in rounds_per_second]
+        gigaflops = [rate * self.flops / 1e9 for rate in rounds_per_second]
+        share = statistics.median(gigabytes) / ram
+        return f"{show(gigabytes, 'GB/s')}  {share:.2f} of RAM  {show(gigaflops, 'GFLOP/s')}"
 
 
 def others(rounds: int) -> None:
@@ -145,17 +161,6 @@ def show(rates: Sequence[float], unit: str) -> str:
 
 def floats(*shape: int) -> Floats:
     return np.random.default_rng(0).standard_normal(shape, np.float32)
-
-
-def many(layout: MatrixLayout, count: int | None = None) -> list[Matrix]:
-    """Matrices of BYTES in all. What the weights are does not change the speed, as long as they are numbers."""
-    matrices = [empty_matrix(layout) for _ in range(count or BYTES // layout.nbytes)]
-    for matrix in matrices:
-        matrix.data[: layout.scales_offset] = 0x11
-        if layout.format.is_quantized:
-            scales(matrix)[...] = 0.01
-            biases(matrix)[...] = -0.1
-    return matrices
 
 
 def cpu_name() -> str:

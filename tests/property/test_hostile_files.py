@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.checkpoint.hf_config import write_config
-from edge.checkpoint.hf_keys import NESTED_KEYS, ROPE_KEYS, TEXT_KEYS
+from edge.checkpoint.hf_keys import FAMILIES, NESTED_KEYS
 from edge.checkpoint.manifest import dump_manifest, parse_manifest, read_manifest
 from edge.checkpoint.random_model import SMALL, write_random_checkpoint
 from edge.checkpoint.tensor_file import TensorFile
@@ -26,12 +26,14 @@ ANYTHING = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=5,
 )
-KEYS = st.sampled_from(sorted(TEXT_KEYS | NESTED_KEYS | ROPE_KEYS))
+KEYS = st.sampled_from(
+    sorted(set(NESTED_KEYS).union(*({*family.keys, *family.rope_keys} for family in FAMILIES.values())))
+)
 
 
-@given(st.dictionaries(KEYS, ANYTHING, min_size=1, max_size=4), st.booleans())
-def test_a_config_of_anything(changes: dict[str, Any], in_rope: bool) -> None:
-    config = write_config(SMALL, "float32")
+@given(st.dictionaries(KEYS, ANYTHING, min_size=1, max_size=4), st.booleans(), st.sampled_from(sorted(FAMILIES)))
+def test_a_config_of_anything(changes: dict[str, Any], in_rope: bool, family: str) -> None:
+    config = write_config(SMALL, "float32") | {"model_type": family}
     (config["rope_parameters"] if in_rope else config).update(changes)
     with suppress(CheckpointError):
         ModelConfig.from_hf(config, changes)

@@ -50,7 +50,7 @@ inline void add_block(const uint8_t* const (&codes)[kTiles], const Side (&sides)
 // ---- Few tokens: codes are decoded in registers, straight from where they are stored. ----
 
 // Above this many, decoding them again costs more than keeping them decoded; and their sums fill the registers.
-constexpr size_t kDirectTokens = kRegisters == 32 ? 8 : 4;
+constexpr size_t kDirectTokens = kLanes == 16 ? 8 : 4;
 constexpr size_t kAhead = 4096;  // bytes by which the stream of records is prefetched
 
 template <Format format, size_t kTokens>
@@ -92,8 +92,8 @@ void direct_tokens(const MatrixView& w, const Digits& x, size_t token, float* y,
 
 constexpr size_t kPanelTiles = 4;
 constexpr size_t kPanelBlocks = 8;
-constexpr size_t kTilesAtOnce = kRegisters == 32 && kLanes == 16 ? 2 : 1;
-constexpr size_t kTokensAtOnce = kRegisters == 32 ? 6 : 4;
+constexpr size_t kTilesAtOnce = kLanes == 16 ? 2 : 1;
+constexpr size_t kTokensAtOnce = kLanes == 16 ? 6 : 4;
 
 struct Panel {
     alignas(64) uint8_t codes[kPanelTiles][kPanelBlocks][kPlanesOfBytes * kQuads * kQuadBytes];

@@ -142,7 +142,7 @@ def test_read_ram_refuses_what_is_not_aligned_bytes() -> None:
     with pytest.raises(ValueError, match="data is not aligned to 64 bytes"):
         kernels.read_ram(aligned_zeros(4096)[4:])
     with pytest.raises(TypeError):
-        kernels.read_ram(np.zeros(16, np.float32))  # type: ignore[arg-type]
+        kernels.read_ram(np.zeros(16, np.float32))
 
 
 def test_native_refuses_an_expert_whose_parts_lie_outside_its_block() -> None:
