@@ -135,10 +135,9 @@ def write(path: Path, config: dict[str, Any], seed: int = 0) -> None:
 
 def add_metadata(writer: Any, config: dict[str, Any]) -> None:
     """The hyperparameters that llama.cpp asks of this architecture."""
-    full = config["layer_types"].index("full_attention") + 1
-    if [kind == "full_attention" for kind in config["layer_types"]] != [
-        layer % full == 0 for layer in range(1, config["num_layers"] + 1)
-    ]:
+    is_full = [kind == "full_attention" for kind in config["layer_types"]]
+    full = is_full.index(True) + 1 if any(is_full) else len(is_full) + 1
+    if is_full != [(layer + 1) % full == 0 for layer in range(len(is_full))]:
         raise SystemExit("llama.cpp knows only models whose every n-th layer is full attention")
     if config["key_head_dim"] != config["value_head_dim"]:
         raise SystemExit("llama.cpp knows only DeltaNet heads whose keys are as wide as their values")
