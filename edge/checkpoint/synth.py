@@ -126,7 +126,7 @@ class Synthesis:
 
     def _write_dense(self, path: Path, progress: Progress) -> list[int]:
         """The checksums of the dense tensors."""
-        crcs = []
+        crcs, end = [], 0
         with path.open("wb") as file:
             file.truncate(self.contents.dense_nbytes)  # gaps read as zero
             for index, entry in enumerate(self.contents.dense):
@@ -136,7 +136,9 @@ class Synthesis:
                     crc = crc32c(piece, crc)
                     file.write(piece.data)
                 crcs.append(crc)
-                progress(entry.nbytes)
+                end, before = entry.offset + entry.nbytes, end
+                progress(end - before)
+            progress(self.contents.dense_nbytes - end)
             sync_file(file)
         return crcs
 

@@ -19,6 +19,7 @@ from edge.budget import (
 )
 from edge.checkpoint.layout import ExpertLayout, Format, MatrixLayout
 from edge.config import ModelConfig
+from edge.dense_sizes import DenseSizes
 from edge.errors import BudgetError
 from edge.state import SequenceState, delta_bytes, kv_token_bytes
 
@@ -58,7 +59,7 @@ def plan(
     return plan_memory(
         CONFIG,
         EXPERT,
-        dense_bytes=DENSE_BYTES,
+        dense=DenseSizes(DENSE_BYTES),
         baseline_bytes=60_000_000,
         memory_bytes=memory_bytes,
         context_tokens=context_tokens,
