@@ -15,6 +15,7 @@ from tests.integration.edge_node import ENDLESS, Answer, EdgeNode, Request, ids_
 from tests.integration.harness import Processes, eventually, get
 
 NUM_SEQUENCES = 4
+QUEUE = 8
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +25,7 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def node(module_processes: Processes, pack: Path) -> Iterator[EdgeNode]:
-    node = EdgeNode(module_processes, pack, "--sequences", str(NUM_SEQUENCES), "--queue", "8")
+    node = EdgeNode(module_processes, pack, "--sequences", str(NUM_SEQUENCES), "--queue", str(QUEUE))
     yield node
     node.close()
 
@@ -72,7 +73,7 @@ def test_as_many_as_there_are_places_run_at_once_and_the_status_counts_them(node
     waiting = [node.generate(greedy(0, 8)) for _ in range(2)]
     eventually(lambda: node.status().queue_depth == 2, "two waiting requests")
     status = node.status()
-    assert (status.running, status.running_limit, status.queue_limit) == (NUM_SEQUENCES, NUM_SEQUENCES, 8)
+    assert (status.running, status.running_limit, status.queue_limit) == (NUM_SEQUENCES, NUM_SEQUENCES, QUEUE)
     assert status.steps_until_place > 0
     for call in calls:
         call.cancel()
@@ -82,6 +83,18 @@ def test_as_many_as_there_are_places_run_at_once_and_the_status_counts_them(node
     assert 1 < status.batch_size <= NUM_SEQUENCES
     assert 0 < status.decode_tokens_per_second < status.total_decode_tokens_per_second
     assert "flashgate_edge_batch_size_bucket" in get(f"http://{node.metrics}/metrics")
+
+
+def test_past_the_places_and_the_queue_a_request_is_told_when_to_come_back(node: EdgeNode) -> None:
+    calls = [node.begin(endless(number)) for number in range(NUM_SEQUENCES)]
+    calls += [node.generate(greedy(0)) for _ in range(QUEUE)]
+    eventually(lambda: node.status().queue_depth == QUEUE, "a full queue")
+    code, reason, wait_s = refusal(node.generate(greedy(0)))
+    assert (code, reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL")
+    assert wait_s is not None
+    assert wait_s >= 1
+    for call in calls:
+        call.cancel()
 
 
 def test_a_caller_that_leaves_frees_its_place_and_disturbs_nobody(node: EdgeNode) -> None:

@@ -6,7 +6,6 @@ import random
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -44,6 +43,12 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 @pytest.fixture(scope="module")
 def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_pack(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def tireless(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pack whose answers end with max_tokens only."""
+    return make_pack(tmp_path_factory.mktemp("tireless"), tokenizer=False, ends=False)
 
 
 @pytest.fixture(scope="module")
@@ -146,44 +151,17 @@ class TestRefusals:
         assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert node.answer(request()).ids
 
-    def test_a_full_queue_says_when_to_come_back(self, node: EdgeNode) -> None:
-        calls = [node.begin(request(max_tokens=ENDLESS)), *(node.generate(request()) for _ in range(2))]
-        eventually(lambda: node.status().queue_depth == 2, "two waiting requests")
-        status = node.status()
-        assert (status.running, status.queue_limit) == (1, 2)
-        assert status.pending_completion_tokens > 0
-        code, reason, wait_s = refusal(node.generate(request()))
-        assert (code, reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL")
-        assert wait_s is not None
-        assert wait_s >= 1
-        for call in calls:
-            call.cancel()
-
-    def test_cancelling_frees_the_engine_for_the_next(self, node: EdgeNode) -> None:
-        call = node.begin(request(max_tokens=ENDLESS))
-        call.cancel()
-        began = time.monotonic()
-        assert node.answer(request(max_tokens=1)).ids
-        assert time.monotonic() - began < 5
-
-    def test_a_deadline_ends_a_running_request(self, node: EdgeNode) -> None:
-        # Short: the answer ends by itself after 475 tokens, which an idle machine computes in 0.4 s.
-        with pytest.raises(grpc.RpcError) as caught:
-            list(node.generate(request(max_tokens=ENDLESS), timeout_s=0.1))
-        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-        eventually(lambda: node.status().running == 0, "an engine freed by the deadline")
-
 
 class TestFaults:
-    def test_a_killed_engine_ends_its_request_and_is_replaced(self, processes: Processes, pack: Path) -> None:
-        node = EdgeNode(processes, pack)
-        before = node.answer(request()).ids
-        call = node.begin(request(max_tokens=ENDLESS))
+    def test_a_killed_engine_ends_its_request_and_is_replaced(self, processes: Processes, tireless: Path) -> None:
+        node = EdgeNode(processes, tireless)
+        before = node.answer(ids_request(1, 2, 3)).ids
+        call = node.begin(ids_request(1, 2, 3, max_tokens=ENDLESS))
         reads = metric(node, "flashgate_edge_expert_read_bytes_total")
         node.kill_engine()
         assert refusal(call)[:2] == (grpc.StatusCode.UNAVAILABLE, "ENGINE_DIED")
         eventually(lambda: node.status().engine_restarts == 1 and node.is_ready(), "a new engine")
-        assert node.answer(request()).ids == before
+        assert node.answer(ids_request(1, 2, 3)).ids == before
         assert node.health(SERVICE) == SERVING
         assert metric(node, "flashgate_edge_engine_restarts_total") == 1
         assert metric(node, "flashgate_edge_expert_read_bytes_total") >= reads > 0
@@ -203,13 +181,13 @@ class TestFaults:
         assert len(node.answer(request()).ids) == 8
         node.close()
 
-    def test_an_engine_that_hangs_is_replaced(self, processes: Processes, pack: Path) -> None:
-        node = EdgeNode(processes, pack, "--engine-timeout", "1")
-        call = node.begin(request(max_tokens=ENDLESS))
+    def test_an_engine_that_hangs_is_replaced(self, processes: Processes, tireless: Path) -> None:
+        node = EdgeNode(processes, tireless, "--engine-timeout", "1")
+        call = node.begin(ids_request(1, 2, 3, max_tokens=ENDLESS))
         os.kill(node.engine_pid(), signal.SIGSTOP)
         assert refusal(call)[:2] == (grpc.StatusCode.UNAVAILABLE, "ENGINE_TIMEOUT")
         eventually(lambda: node.status().engine_restarts == 1 and node.is_ready(), "a new engine")
-        assert node.answer(request()).ids
+        assert node.answer(ids_request(1, 2, 3)).ids
         node.close()
 
     def test_an_engine_that_cannot_be_loaded_again_is_said_to_have_failed(
@@ -257,26 +235,28 @@ class TestCrowd:
         assert ends == {"OK", "CANCELLED", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"}
         assert node.status().engine_restarts == 0
         events = {json.loads(line)["event"] for line in node.process.stderr().splitlines()}
-        assert events == {"engine_state", "request_ended"}
+        assert events == {"disk_reads_tuned", "engine_state", "request_ended"}
 
 
 class TestEnd:
-    def test_draining_answers_what_runs_and_refuses_what_comes(self, processes: Processes, pack: Path) -> None:
-        node = EdgeNode(processes, pack)
-        call = node.generate(request(max_tokens=1500))
+    def test_draining_answers_what_runs_and_refuses_what_comes(self, processes: Processes, tireless: Path) -> None:
+        node = EdgeNode(processes, tireless)
+        call = node.generate(ids_request(1, 2, 3, max_tokens=1500))
         responses = [next(call)]
         node.process.send_group(signal.SIGTERM)
         eventually(lambda: node.status().engine_state == edge_pb2.EngineState.ENGINE_STATE_DRAINING, "a draining node")
-        assert refusal(node.generate(request()))[:2] == (grpc.StatusCode.UNAVAILABLE, "DRAINING")
+        assert refusal(node.generate(ids_request(1, 2, 3)))[:2] == (grpc.StatusCode.UNAVAILABLE, "DRAINING")
         assert node.health() == NOT_SERVING
         answer = Answer([*responses, *call])
         assert len(answer.ids) == answer.finished.usage.completion_tokens > 0
         assert node.process.wait() == 0
         node.close()
 
-    def test_what_takes_longer_than_the_drain_is_ended_with_a_status(self, processes: Processes, pack: Path) -> None:
-        node = EdgeNode(processes, pack, "--drain-seconds", "0.2")
-        call = node.begin(request(max_tokens=ENDLESS))
+    def test_what_takes_longer_than_the_drain_is_ended_with_a_status(
+        self, processes: Processes, tireless: Path
+    ) -> None:
+        node = EdgeNode(processes, tireless, "--drain-seconds", "0.2")
+        call = node.begin(ids_request(1, 2, 3, max_tokens=ENDLESS))
         node.process.send_group(signal.SIGINT)
         assert refusal(call)[:2] == (grpc.StatusCode.UNAVAILABLE, "DRAINING")
         assert node.process.wait() == 0
@@ -285,7 +265,16 @@ class TestEnd:
 
 class TestStart:
     @pytest.mark.parametrize(
-        "options", [("--memory", "90MB"), ("--memory", "lots"), ("--port", "70000"), ("--engine-timeout", "0.1")]
+        "options",
+        [
+            ("--memory", "90MB"),
+            ("--memory", "lots"),
+            ("--port", "70000"),
+            ("--engine-timeout", "0.1"),
+            ("--sequences", "0"),
+            ("--prefix-disk", "1GB"),
+            ("--prefix-dir", "/dev/null", "--prefix-disk", "1GB"),
+        ],
     )
     def test_what_cannot_work_is_one_line_and_status_1(self, pack: Path, options: tuple[str, ...]) -> None:
         status, errors = start_and_fail(pack, *options)
