@@ -140,7 +140,8 @@ class Engine:
         self._dense = dense
         self._store = store
         self._states = StatePool(pack.config, plan.num_sequences, options.context_tokens)
-        is_resident = plan.num_slots == pack.config.num_layers * pack.config.num_experts
+        has_all_experts = plan.num_slots == pack.config.num_layers * pack.config.num_experts
+        is_resident = has_all_experts and not plan.streamed_layers
         scheduler = Scheduler(
             num_places=plan.num_sequences,
             kv_tokens=plan.kv_tokens,
