@@ -117,7 +117,7 @@ def plan_memory(
     if not dense.embedding:
         return plan(dense)
     with suppress(BudgetError):
-        whole = plan(replace(dense, embedding=0))  # all of it in RAM
+        whole = plan(replace(dense, embedding=0))  # in RAM like the rest, and not to be left out of it
         if not whole.streamed_layers and whole.num_slots == config.num_layers * config.num_experts:
             return whole
     return replace(plan(dense.without_embedding()), embedding_on_disk=True)

@@ -48,8 +48,9 @@ from edge.state import StatePool
 
 log = structlog.get_logger()
 
-# In RAM a chunk costs time in proportion to its tokens: shorter ones beside decoding make its pauses short, too.
-RESIDENT_CHUNK_TOKENS = 128
+# The most prompt tokens in a pass that also decodes: its length is the pause between two tokens of every other request.
+# In RAM it grows with the tokens; from disk, nearly all experts are read for few tokens already.
+RESIDENT_SHARED_TOKENS, STREAMED_SHARED_TOKENS = 128, 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,12 +140,15 @@ class Engine:
         self._dense = dense
         self._store = store
         self._states = StatePool(pack.config, plan.num_sequences, options.context_tokens)
-        is_resident = plan.num_slots == pack.config.num_layers * pack.config.num_experts
+        has_all_experts = plan.num_slots == pack.config.num_layers * pack.config.num_experts
+        is_resident = has_all_experts and not plan.streamed_layers
         scheduler = Scheduler(
             num_places=plan.num_sequences,
             kv_tokens=plan.kv_tokens,
             chunk_tokens=plan.chunk_tokens,
-            shared_chunk_tokens=min(plan.chunk_tokens, RESIDENT_CHUNK_TOKENS) if is_resident else plan.chunk_tokens,
+            shared_chunk_tokens=min(
+                plan.chunk_tokens, RESIDENT_SHARED_TOKENS if is_resident else STREAMED_SHARED_TOKENS
+            ),
         )
         self._prefixes = PrefixStore(pack.config, plan.prefix_bytes, prefix_disk)
         self._requests = RequestLoop(pack.config, model, store, self._states, scheduler, self._prefixes)

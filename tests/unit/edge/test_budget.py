@@ -88,6 +88,24 @@ def test_a_formatted_size_is_never_below_the_number(count: int) -> None:
     assert count <= shown <= count * 1.1 + 1000
 
 
+def test_weights_that_may_stay_on_disk_fit_every_budget_or_it_is_refused() -> None:
+    layers, vectors = (60_000_000,) * 60, (100_000,) * 60
+    sizes = DenseSizes(DENSE_BYTES, layers=layers, vectors=vectors, embedding=572_000_000)
+    planned = 0
+    for memory in range(0, 8_000_000_000, 50_000_000):
+        try:
+            parts = plan_memory(
+                CONFIG, EXPERT, dense=sizes, baseline_bytes=60_000_000, memory_bytes=memory, context_tokens=4096
+            )
+        except BudgetError:
+            assert not planned
+            continue
+        planned += 1
+        assert parts.total_bytes <= memory
+        assert parts.num_slots >= CONFIG.top_k
+    assert planned > 100
+
+
 def test_a_budget_that_is_too_small_names_what_would_do() -> None:
     with pytest.raises(
         BudgetError, match=r"needs at least (.*) for this model with a context of 4096; --memory"
