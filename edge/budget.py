@@ -68,6 +68,7 @@ class MemoryPlan:
     streamed_layers: tuple[int, ...] = ()  # whose matrices pass through a ring of slots, read in every pass
     ring_slots: int = 0
     dense_streamed_bytes: int = 0  # read in every pass
+    head_streams: bool = False  # like the layers, some rows at a time
     embedding_on_disk: bool = False  # only the rows that are needed are read
 
     @property
@@ -174,14 +175,14 @@ def _plan(
     states = state_bytes(config, num_sequences, context_tokens)
     scratch = scratch_bytes(config, chunk, num_sequences)
     left = room.size - states - scratch
-    streamed = dense.streamed(dense_bytes + left - config.top_k * block_bytes)
-    left -= dense.resident(streamed) - dense_bytes
+    streaming = dense.streaming(dense_bytes + left - config.top_k * block_bytes)
+    left -= dense.resident(streaming) - dense_bytes
     num_slots = min(num_experts, most_slots or num_experts)
     if num_slots:
         num_slots = min(num_slots, left // block_bytes)
     return MemoryPlan(
         baseline_bytes=baseline_bytes,
-        dense_bytes=dense.resident(streamed),
+        dense_bytes=dense.resident(streaming),
         state_bytes=states,
         scratch_bytes=scratch,
         expert_bytes=num_slots * block_bytes,
@@ -190,9 +191,11 @@ def _plan(
         num_slots=num_slots,
         num_sequences=num_sequences,
         kv_tokens=pool_tokens(num_sequences, context_tokens),
-        streamed_layers=streamed,
-        ring_slots=RING_SLOTS if streamed else 0,
-        dense_streamed_bytes=sum(dense.layers[layer] for layer in streamed),
+        streamed_layers=streaming.layers,
+        ring_slots=RING_SLOTS if streaming.layers else 0,
+        dense_streamed_bytes=dense.streamed_bytes(streaming),
+        head_streams=streaming.head,
+        embedding_on_disk=streaming.head and config.tie_embeddings,
     )
 
 

@@ -181,7 +181,15 @@ class Engine:
             if not lock_in_ram([*dense.arrays, store.memory]):
                 log.warning("weights_not_locked_in_ram", bytes=plan.dense_bytes + plan.expert_bytes)
             source = store if isinstance(store, ExpertStore) else None
-            model = Model(pack.config, dense.tensors, source, watch, stream=dense.stream, embedding=dense.embedding)
+            model = Model(
+                pack.config,
+                dense.tensors,
+                source,
+                watch,
+                stream=dense.stream,
+                head=dense.head,
+                embedding=dense.embedding,
+            )
             engine = cls(pack, options, model, dense, store, plan, prefix_disk)
             on_error.pop_all()
         return engine
