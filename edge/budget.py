@@ -1,12 +1,14 @@
 """How `--memory` is shared out: what the process has anyway, weights, state, buffers; the rest holds experts."""
 
 import re
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edge.batch import BLOCK_ROWS
 from edge.checkpoint.layout import ExpertLayout
 from edge.config import ModelConfig
+from edge.dense_sizes import RING_SLOTS, DenseSizes
 from edge.errors import BudgetError
 from edge.prefix.snapshot import snapshot_bytes
 from edge.state import FLOAT32_BYTES, conv_channels, delta_bytes, kv_token_bytes
@@ -63,6 +65,10 @@ class MemoryPlan:
     num_slots: int
     num_sequences: int  # that can run at once
     kv_tokens: int  # that all of them together can hold
+    streamed_layers: tuple[int, ...] = ()  # whose matrices pass through a ring of slots, read in every pass
+    ring_slots: int = 0
+    dense_streamed_bytes: int = 0  # read in every pass
+    embedding_on_disk: bool = False  # only the rows that are needed are read
 
     @property
     def total_bytes(self) -> int:
@@ -75,7 +81,7 @@ def plan_memory(
     config: ModelConfig,
     layout: ExpertLayout | None,
     *,
-    dense_bytes: int,
+    dense: DenseSizes,
     baseline_bytes: int,
     memory_bytes: int,
     context_tokens: int,
@@ -86,22 +92,75 @@ def plan_memory(
 ) -> MemoryPlan:
     """Share `memory_bytes` out; what is not wished for (None) is chosen by the rules of `_Room`.
 
-    A tight budget shortens the chunks of a prompt, wished for or not, before it is refused.
+    Every dense weight is used for every token, an expert for some: layers stream from disk only where they do not fit
+    beside one token's experts of one layer. An embedding stays on disk as soon as something else would have to: a token
+    needs one row of it. A tight budget shortens the chunks of a prompt, wished for or not, before it is refused.
 
     `layout` is None for a model without routed experts. Raises BudgetError, with the least that would do, if not even
-    one token's experts of one layer fit.
+    that fits.
     """
-    block_bytes = layout.block_bytes if layout else 0
-    rest = memory_bytes - baseline_bytes - dense_bytes - MARGIN_BYTES
+
+    def plan(dense: DenseSizes) -> MemoryPlan:
+        return _plan(
+            config,
+            layout.block_bytes if layout else 0,
+            dense,
+            baseline_bytes,
+            memory_bytes,
+            context_tokens,
+            chunk_tokens,
+            most_slots,
+            max_sequences,
+            prefix_bytes,
+        )
+
+    if not dense.embedding:
+        return plan(dense)
+    with suppress(BudgetError):
+        whole = plan(replace(dense, embedding=0))  # in RAM like the rest, and not to be left out of it
+        if not whole.streamed_layers and whole.num_slots == config.num_layers * config.num_experts:
+            return whole
+    return replace(plan(dense.without_embedding()), embedding_on_disk=True)
+
+
+def _plan(
+    config: ModelConfig,
+    block_bytes: int,
+    dense: DenseSizes,
+    baseline_bytes: int,
+    memory_bytes: int,
+    context_tokens: int,
+    chunk_tokens: int | None,
+    most_slots: int | None,
+    max_sequences: int | None,
+    prefix_bytes: int | None,
+) -> MemoryPlan:
+    num_experts = config.num_layers * config.num_experts
+    rest = memory_bytes - baseline_bytes - MARGIN_BYTES
     least_chunk = min(chunk_tokens or MIN_CHUNK_TOKENS, MIN_CHUNK_TOKENS)
+
+    def room_beside(dense_bytes: int, prefix_bytes: int) -> _Room:
+        wanted = num_experts * block_bytes + dense.total - dense_bytes
+        return _Room(config, block_bytes, context_tokens, rest - dense_bytes - prefix_bytes, wanted)
+
+    def fits(dense_bytes: int, prefix_bytes: int) -> bool:
+        return room_beside(dense_bytes, prefix_bytes).fits(max_sequences or 1, least_chunk)
+
+    dense_bytes = dense.total if fits(dense.total, prefix_bytes or 0) else dense.least
     if prefix_bytes is None:
         prefix_bytes = sensible_prefix_bytes(config, memory_bytes, context_tokens)
-        if not _Room(config, block_bytes, context_tokens, rest - prefix_bytes).fits(max_sequences or 1, least_chunk):
+        if not fits(dense_bytes, prefix_bytes):
             prefix_bytes = 0
-    room = _Room(config, block_bytes, context_tokens, rest - prefix_bytes)
+    room = room_beside(dense_bytes, prefix_bytes)
     if not room.fits(max_sequences or 1, least_chunk):
         quote = least_memory_bytes(
-            config, layout, dense_bytes + prefix_bytes, baseline_bytes, context_tokens, least_chunk, max_sequences or 1
+            config,
+            block_bytes,
+            dense_bytes + prefix_bytes,
+            baseline_bytes,
+            context_tokens,
+            least_chunk,
+            max_sequences or 1,
         )
         together = f", {max_sequences} at a time" if max_sequences else ""
         raise BudgetError(
@@ -114,13 +173,15 @@ def plan_memory(
         chunk = room.lengthened(chunk, num_sequences)
     states = state_bytes(config, num_sequences, context_tokens)
     scratch = scratch_bytes(config, chunk, num_sequences)
-    num_experts = config.num_layers * config.num_experts
+    left = room.size - states - scratch
+    streamed = dense.streamed(dense_bytes + left - config.top_k * block_bytes)
+    left -= dense.resident(streamed) - dense_bytes
     num_slots = min(num_experts, most_slots or num_experts)
     if num_slots:
-        num_slots = min(num_slots, (room.size - states - scratch) // block_bytes)
+        num_slots = min(num_slots, left // block_bytes)
     return MemoryPlan(
         baseline_bytes=baseline_bytes,
-        dense_bytes=dense_bytes,
+        dense_bytes=dense.resident(streamed),
         state_bytes=states,
         scratch_bytes=scratch,
         expert_bytes=num_slots * block_bytes,
@@ -129,15 +190,18 @@ def plan_memory(
         num_slots=num_slots,
         num_sequences=num_sequences,
         kv_tokens=pool_tokens(num_sequences, context_tokens),
+        streamed_layers=streamed,
+        ring_slots=RING_SLOTS if streamed else 0,
+        dense_streamed_bytes=sum(dense.layers[layer] for layer in streamed),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Room:
-    """What is left for states, scratch and experts, and how to divide it.
+    """What is left for states, scratch, experts and layers that would otherwise stream, and how to divide it.
 
-    An expert that gives way to a state or to scratch is read from disk again and again. So the states of all places
-    may take an eighth of the room, or what is left beside all experts, and the scratch of a chunk an eighth: an eighth
+    A weight that gives way to a state or to scratch is read from disk again and again. So the states of all places
+    may take an eighth of the room, or what is left beside all weights, and the scratch of a chunk an eighth: an eighth
     fewer experts costs a single request at most an eighth of its speed. A place more lets another request share each
     read, and a chunk twice as long halves the reads of a long prompt: beyond about 100 tokens a chunk reads nearly all
     experts of each layer however short it is. Where all experts are in RAM a longer chunk gains nothing.
@@ -147,6 +211,7 @@ class _Room:
     block_bytes: int  # of an expert
     context_tokens: int
     size: int  # bytes
+    wanted: int  # bytes of all weights that could be in RAM beside states and scratch
 
     def fits(self, num_sequences: int, chunk_tokens: int) -> bool:
         """Whether there is room beside them for one token's experts of one layer."""
@@ -157,7 +222,7 @@ class _Room:
         """How many places there should be."""
         number = 1
         while number < MAX_SEQUENCES and self.fits(number + 1, least_chunk):
-            spare = self.size - self._all_experts - self._scratch(DEFAULT_CHUNK_TOKENS, number + 1)
+            spare = self.size - self.wanted - self._scratch(DEFAULT_CHUNK_TOKENS, number + 1)
             if self._states(number + 1) > max(self.size // 8, spare):
                 break
             number += 1
@@ -172,7 +237,7 @@ class _Room:
     def lengthened(self, chunk_tokens: int, num_sequences: int) -> int:
         """A chunk as long as is worth its scratch: doubled as long as that is cheap."""
         scratch, states = self._scratch(chunk_tokens, num_sequences), self._states(num_sequences)
-        if states + scratch + self._all_experts <= self.size:
+        if states + scratch + self.wanted <= self.size:
             return chunk_tokens
         most = min(MAX_CHUNK_TOKENS, self.context_tokens)
         while (
@@ -183,10 +248,6 @@ class _Room:
             chunk_tokens *= 2
         return chunk_tokens
 
-    @property
-    def _all_experts(self) -> int:
-        return self.config.num_layers * self.config.num_experts * self.block_bytes
-
     def _states(self, num_sequences: int) -> int:
         return state_bytes(self.config, num_sequences, self.context_tokens)
 
@@ -196,18 +257,20 @@ class _Room:
 
 def least_memory_bytes(
     config: ModelConfig,
-    layout: ExpertLayout | None,
+    block_bytes: int,
     dense_bytes: int,
     baseline_bytes: int,
     context_tokens: int,
     chunk_tokens: int = MIN_CHUNK_TOKENS,
     num_sequences: int = 1,
 ) -> int:
-    """A budget that will do in the next run too, whose baseline may be a little larger."""
+    """A budget that will do in the next run too, whose baseline may be a little larger.
+
+    `block_bytes` is the size of an expert, 0 without; `dense_bytes` what has to be in RAM of the other weights.
+    """
     scratch = scratch_bytes(config, min(chunk_tokens, MIN_CHUNK_TOKENS), num_sequences)
     working = state_bytes(config, num_sequences, context_tokens) + scratch + MARGIN_BYTES
-    experts = config.top_k * layout.block_bytes if layout else 0
-    return baseline_bytes + dense_bytes + working + experts + QUOTE_SLACK_BYTES
+    return baseline_bytes + dense_bytes + working + config.top_k * block_bytes + QUOTE_SLACK_BYTES
 
 
 def sensible_prefix_bytes(config: ModelConfig, memory_bytes: int, context_tokens: int) -> int:

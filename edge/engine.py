@@ -26,8 +26,9 @@ from edge.budget import (
     resident_bytes,
     sensible_prefix_bytes,
 )
-from edge.checkpoint.matrix import Matrix
 from edge.checkpoint.pack import Pack
+from edge.dense_disk import DenseWeights, load_dense
+from edge.dense_sizes import DenseSizes
 from edge.errors import RequestError
 from edge.events import Event, Failed, GenerationStats, Token
 from edge.experts.absent import NoExperts
@@ -47,8 +48,9 @@ from edge.state import StatePool
 
 log = structlog.get_logger()
 
-# In RAM a chunk costs time in proportion to its tokens: shorter ones beside decoding make its pauses short, too.
-RESIDENT_CHUNK_TOKENS = 128
+# The most prompt tokens in a pass that also decodes: its length is the pause between two tokens of every other request.
+# In RAM it grows with the tokens; from disk, nearly all experts are read for few tokens already.
+RESIDENT_SHARED_TOKENS, STREAMED_SHARED_TOKENS = 128, 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,7 @@ class EngineStats:
     expert_hits: int
     expert_lookups: int
     expert_read_bytes: int
+    dense_read_bytes: int
     disk_seconds: float
     experts_resident: int
     expert_slots: int
@@ -122,6 +125,7 @@ class Engine:
         pack: Pack,
         options: EngineOptions,
         model: Model,
+        dense: DenseWeights,
         store: ExpertStore | NoExperts,
         plan: MemoryPlan,
         prefix_disk: DiskTier | None = None,
@@ -133,14 +137,18 @@ class Engine:
         self.last = GenerationStats(0)
         self._options = options
         self._model = model
+        self._dense = dense
         self._store = store
         self._states = StatePool(pack.config, plan.num_sequences, options.context_tokens)
-        is_resident = plan.num_slots == pack.config.num_layers * pack.config.num_experts
+        has_all_experts = plan.num_slots == pack.config.num_layers * pack.config.num_experts
+        is_resident = has_all_experts and not plan.streamed_layers
         scheduler = Scheduler(
             num_places=plan.num_sequences,
             kv_tokens=plan.kv_tokens,
             chunk_tokens=plan.chunk_tokens,
-            shared_chunk_tokens=min(plan.chunk_tokens, RESIDENT_CHUNK_TOKENS) if is_resident else plan.chunk_tokens,
+            shared_chunk_tokens=min(
+                plan.chunk_tokens, RESIDENT_SHARED_TOKENS if is_resident else STREAMED_SHARED_TOKENS
+            ),
         )
         self._prefixes = PrefixStore(pack.config, plan.prefix_bytes, prefix_disk)
         self._requests = RequestLoop(pack.config, model, store, self._states, scheduler, self._prefixes)
@@ -165,15 +173,16 @@ class Engine:
             if options.prefix_dir:
                 prefix_disk = open_disk(options.prefix_dir, options.prefix_disk_bytes, pack)
                 on_error.callback(prefix_disk.directory.close)
-            tensors = pack.load_dense(_counted(progress, pack.dense_nbytes))
+            dense = load_dense(pack, plan, _counted(progress, pack.dense_nbytes), watch)
+            on_error.callback(dense.close)
             store: ExpertStore | NoExperts = NoExperts()
             if pack.config.num_experts:
                 store = open_store(pack, plan.num_slots, StoreOptions(verify=options.verify))
-            dense = [tensor.data if isinstance(tensor, Matrix) else tensor for tensor in tensors.values()]
-            if not lock_in_ram([*dense, store.memory]):
+            if not lock_in_ram([*dense.arrays, store.memory]):
                 log.warning("weights_not_locked_in_ram", bytes=plan.dense_bytes + plan.expert_bytes)
             source = store if isinstance(store, ExpertStore) else None
-            engine = cls(pack, options, Model(pack.config, tensors, source, watch), store, plan, prefix_disk)
+            model = Model(pack.config, dense.tensors, source, watch, stream=dense.stream, embedding=dense.embedding)
+            engine = cls(pack, options, model, dense, store, plan, prefix_disk)
             on_error.pop_all()
         return engine
 
@@ -277,12 +286,13 @@ class Engine:
 
     def stats(self) -> EngineStats:
         """Counters and memory at this moment."""
-        store = self._store.stats()
+        store, dense = self._store.stats(), self._dense.counters()
         return EngineStats(
             expert_hits=store.hits,
             expert_lookups=store.lookups,
             expert_read_bytes=store.read_bytes,
-            disk_seconds=store.disk_seconds,
+            dense_read_bytes=dense.bytes_read,
+            disk_seconds=max(store.disk_seconds, dense.busy_seconds),  # they read at the same time
             experts_resident=self._store.num_resident,
             expert_slots=self._store.num_slots,
             memory_bytes=resident_bytes(),
@@ -298,6 +308,7 @@ class Engine:
     def close(self) -> None:
         """End the reading and writing threads; nothing else may be called afterwards."""
         self._store.close()
+        self._dense.close()
         self._prefixes.close()
 
     def _checked(self, ids: Ids[int]) -> list[int]:
@@ -316,7 +327,7 @@ def planned(pack: Pack, options: EngineOptions) -> MemoryPlan:
     return plan_memory(
         pack.config,
         pack.manifest.contents.experts,
-        dense_bytes=pack.dense_nbytes,
+        dense=DenseSizes.of(pack.manifest.contents),
         baseline_bytes=resident_bytes(),
         memory_bytes=options.memory_bytes,
         context_tokens=options.context_tokens,

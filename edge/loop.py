@@ -96,13 +96,13 @@ class RequestLoop:
     def _run(self, plan: Plan, pulse: Callable[[], None]) -> list[Event]:
         began, before = time.perf_counter(), self._store.stats()
         running = [self._sequences[job] for job in (*plan.decoding, *plan.prompts)]
-        batch = self._model.batch([sequence.segment(plan.prompts.get(sequence.job, 1)) for sequence in running])
 
         def before_layer() -> list[int]:
             pulse()
             return [index for index, sequence in enumerate(running) if sequence.job in self._cancelled]
 
         try:
+            batch = self._model.batch([sequence.segment(plan.prompts.get(sequence.job, 1)) for sequence in running])
             self._model.run(batch, before_layer)
         except StorageError as error:  # of weights that every sequence needs
             return [self._fail(sequence.job, error) for sequence in running if sequence.job not in self._cancelled]

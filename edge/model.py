@@ -5,13 +5,17 @@ other sequences are in the pass.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge import kernels
 from edge.batch import Batch, Segment
+from edge.checkpoint.matrix import Matrix
 from edge.config import ModelConfig
+from edge.dense_stream import DenseStream
+from edge.disk_rows import DiskRows
 from edge.layers.attention import Attention
 from edge.layers.deltanet import GatedDeltaNet
 from edge.layers.embedding import embed
@@ -71,23 +75,53 @@ class DecoderLayer:
         return kernels.rms_norm(x, weight, self._eps, self._plus_one)
 
 
+class StreamedLayer:
+    """A decoder layer whose matrices are in one of the stream's slots while it computes."""
+
+    def __init__(self, stream: DenseStream, index: int, layer: Callable[[Mapping[str, Matrix]], DecoderLayer]) -> None:
+        """`layer` makes it from matrices by name."""
+        self._stream, self._index = stream, index
+        self._in_slot = [layer(stream.matrices(index, slot)) for slot in range(stream.num_slots)]
+
+    def forward(self, batch: Batch) -> None:
+        """As DecoderLayer. Raises StorageError if the matrices cannot be read."""
+        with self._stream.hold(self._index) as slot:
+            self._in_slot[slot].forward(batch)
+
+
 class Model:
     """The text model. Not thread-safe."""
 
     def __init__(
-        self, config: ModelConfig, tensors: Mapping[str, Tensor], source: ExpertSource | None, watch: Watch = UNTIMED
+        self,
+        config: ModelConfig,
+        tensors: Mapping[str, Tensor],
+        source: ExpertSource | None,
+        watch: Watch = UNTIMED,
+        *,
+        stream: DenseStream | None = None,
+        embedding: DiskRows | None = None,
     ) -> None:
-        """`source` is None for a model without experts."""
+        """`source` is None for a model without experts.
+
+        `stream` holds the matrices that `tensors` lacks of some layers, `embedding` the one that it may lack of tokens.
+        """
         self._config = config
         self._in_head = watch.span(HEAD)
         weights = Weights(tensors)
-        self._embeddings = weights.matrix("embed_tokens", config.vocab_size, config.hidden_size)
+        self._embeddings = embedding or weights.matrix("embed_tokens", config.vocab_size, config.hidden_size)
         self._norm = weights.vector("norm", config.hidden_size)
-        self._head = self._embeddings
-        if not config.tie_embeddings:
-            self._head = weights.matrix("lm_head", config.vocab_size, config.hidden_size)
-        self._layers = tuple(
-            DecoderLayer(config, index, weights.under(f"layers.{index}"), source, watch)
+        head = "embed_tokens" if config.tie_embeddings else "lm_head"
+        self._head = weights.matrix(head, config.vocab_size, config.hidden_size)
+
+        def layer(index: int, matrices: Mapping[str, Tensor]) -> DecoderLayer:
+            weights = Weights({**tensors, **matrices}).under(f"layers.{index}")
+            return DecoderLayer(config, index, weights, source, watch)
+
+        self._layers: tuple[DecoderLayer | StreamedLayer, ...] = tuple(
+            StreamedLayer(stream, index, partial(layer, index))
+            if stream and index in stream.layers
+            else layer(index, {})
             for index in range(config.num_layers)
         )
 
@@ -104,8 +138,13 @@ class Model:
         return batch.x
 
     def batch(self, segments: Sequence[Segment]) -> Batch:
-        """Their tokens' embeddings side by side, for `run`."""
-        return Batch(self._config, segments, embed(self._embeddings, [id for part in segments for id in part.ids]))
+        """Their tokens' embeddings side by side, for `run`. Raises StorageError."""
+        return Batch(self._config, segments, self._embed([id for part in segments for id in part.ids]))
+
+    def _embed(self, ids: Sequence[int]) -> NDArray[np.float32]:
+        if isinstance(self._embeddings, DiskRows):
+            return self._embeddings.read(ids)
+        return embed(self._embeddings, ids)
 
     def run(self, batch: Batch, before_layer: BeforeLayer = nobody) -> None:
         """As `forward`; but a StorageError of an expert costs only the sequences that need it: see `batch.errors`.

@@ -1,9 +1,8 @@
 """A packed model on disk: opened after its manifest and file sizes were checked, dense weights loaded whole."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Self
 
@@ -99,25 +98,29 @@ class Pack:
         yield from ((path, contents.expert_file_nbytes) for path in self.expert_paths)
         yield from ((self.path / TOKENIZER_DIR / file.name, file.nbytes) for file in self.manifest.tokenizer)
 
-    def load_dense(self, progress: Progress | None = None) -> dict[str, Tensor]:
-        """All dense tensors by name, each checked against its checksum; nothing stays in the page cache.
+    def load_dense(self, progress: Progress | None = None, without: Collection[str] = frozenset()) -> dict[str, Tensor]:
+        """The dense tensors but some by name, each checked against its checksum; nothing stays in the page cache.
 
         Matrices as stored, everything else float32. Raises PackError naming the tensor.
         """
-        offsets = [entry.offset for entry in self.manifest.contents.dense]
-        gaps_too = (end - start for start, end in pairwise((*offsets, self.dense_nbytes)))
+        entries = self.manifest.contents.dense
+        ends = [*(entry.offset for entry in entries[1:]), self.dense_nbytes]
+        gaps_too = {entry.name: end - entry.offset for entry, end in zip(entries, ends, strict=True)}
         tensors = {}
-        for (name, tensor), nbytes in zip(self.dense_tensors(), gaps_too, strict=True):
+        for name, tensor in self.dense_tensors(without):
             tensors[name] = tensor
             if progress:
-                progress(nbytes)
+                progress(gaps_too[name])
+        if progress:
+            progress(sum(gaps_too[name] for name in without))
         return tensors
 
-    def dense_tensors(self) -> Iterator[tuple[str, Tensor]]:
+    def dense_tensors(self, without: Collection[str] = frozenset()) -> Iterator[tuple[str, Tensor]]:
         """The same one at a time, in the order of the file."""
         with closing(PackFile(self.dense_path)) as file:
             for entry, crc in zip(self.manifest.contents.dense, self.manifest.dense_crcs, strict=True):
-                yield entry.name, _load(file, entry, crc)
+                if entry.name not in without:
+                    yield entry.name, _load(file, entry, crc)
 
     def read_expert(self, layer: int, expert: int, out: NDArray[np.uint8]) -> None:
         """Fill `out`, of experts.block_bytes, with one expert. For tools: the engine reads with ExpertReader.

@@ -8,6 +8,7 @@ from edge.budget import least_memory_bytes, resident_bytes
 from edge.checkpoint.contents import Contents
 from edge.checkpoint.names import Part, dense_tensors, part_shape
 from edge.config import ModelConfig
+from edge.dense_sizes import DenseSizes
 
 ENGINE_MODULES = ("edge.engine", "edge.tokenizer", "edge.terminal")
 
@@ -53,5 +54,5 @@ def least_memory(contents: Contents, context_tokens: int) -> int:
     for module in ENGINE_MODULES:  # so that this process is about as big as one that runs the model
         importlib.import_module(module)
     return least_memory_bytes(
-        contents.config, contents.experts, contents.dense_nbytes, resident_bytes(), context_tokens
+        contents.config, contents.block_bytes, DenseSizes.of(contents).least, resident_bytes(), context_tokens
     )

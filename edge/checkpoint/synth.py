@@ -126,17 +126,18 @@ class Synthesis:
 
     def _write_dense(self, path: Path, progress: Progress) -> list[int]:
         """The checksums of the dense tensors."""
-        crcs = []
+        entries, crcs = self.contents.dense, []
+        ends = [*(entry.offset for entry in entries[1:]), self.contents.dense_nbytes]
         with path.open("wb") as file:
             file.truncate(self.contents.dense_nbytes)  # gaps read as zero
-            for index, entry in enumerate(self.contents.dense):
+            for index, (entry, end) in enumerate(zip(entries, ends, strict=True)):
                 file.seek(entry.offset)
                 crc = 0
                 for piece in self._weights.dense(index, entry):
                     crc = crc32c(piece, crc)
                     file.write(piece.data)
                 crcs.append(crc)
-                progress(entry.nbytes)
+                progress(end - entry.offset)
             sync_file(file)
         return crcs
 

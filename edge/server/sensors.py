@@ -5,11 +5,28 @@ from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
+class Readings:
+    """What one look at the machine says."""
+
+    memory_bytes: int
+    temperature_celsius: float | None
+    power: "Power"
+
+
+@dataclass(frozen=True, slots=True)
 class Power:
     """None where the machine has no battery, or does not say."""
 
     battery_fraction: float | None = None
     on_battery: bool | None = None
+
+
+def readings(engine_pid: int | None, root: Path = Path("/")) -> Readings:
+    """`engine_pid`: whose memory counts beside our own; None if there is no engine at the moment."""
+    memory_bytes = resident_bytes(root)
+    if engine_pid is not None:
+        memory_bytes += resident_bytes(root, str(engine_pid))
+    return Readings(memory_bytes, temperature_celsius(root), power(root))
 
 
 def temperature_celsius(root: Path = Path("/")) -> float | None:

@@ -1,15 +1,19 @@
 """One look at the node: what GetStatus answers and what the gauges show."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Protocol
 
 from edge.server import sensors
 from edge.server.admission import Admission
 from edge.server.rates import Rates
-from edge.server.supervisor import EngineState, Supervisor
+from edge.server.supervisor import EngineState
+
+SENSORS_INTERVAL_S = 1.0
 
 
 class NodeState(StrEnum):
@@ -20,6 +24,17 @@ class NodeState(StrEnum):
     RESTARTING = "restarting"
     DRAINING = "draining"
     FAILED = "failed"
+
+
+class StatusEngine(Protocol):
+    """What a status needs of the engine; edge.server.supervisor.Supervisor, or a fake in tests."""
+
+    state: EngineState
+    error: str
+    restarts: int
+
+    @property
+    def pid(self) -> int | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +70,14 @@ class NodeStatus:
 
 
 class StatusSource:
-    """Makes a NodeStatus of the parts. Cheap; may be called from another thread than the event loop's."""
+    """Makes a NodeStatus of the parts. Cheap; may be called from another thread than the event loop's.
+
+    The machine is looked at once a second, however many ask: files of /proc and /sys cost more than all the rest.
+    """
 
     def __init__(
         self,
-        engine: Supervisor,
+        engine: StatusEngine,
         admission: Admission,
         rates: Rates,
         *,
@@ -74,6 +92,8 @@ class StatusSource:
         self._memory_budget_bytes = memory_budget_bytes
         self._root, self._clock = root, clock
         self._began = clock()
+        self._read_at = -math.inf
+        self._readings = sensors.Readings(0, None, sensors.Power())
         self.is_draining = False
 
     @property
@@ -83,7 +103,8 @@ class StatusSource:
         return NodeState(self._engine.state.value)
 
     def __call__(self) -> NodeStatus:
-        admission, rates = self._admission, self._rates
+        admission, rates, now = self._admission, self._rates, self._clock()
+        readings = self._read(now)
         return NodeStatus(
             model=self._model,
             state=self.state,
@@ -105,14 +126,15 @@ class StatusSource:
             prompt_reuse_rate=rates.reuse.value,
             expert_cache_hit_rate=rates.hits.value,
             disk_read_bytes_per_second=rates.disk.value,
-            memory_bytes=self._memory_bytes(),
+            memory_bytes=readings.memory_bytes,
             memory_budget_bytes=self._memory_budget_bytes,
-            temperature_celsius=sensors.temperature_celsius(self._root),
-            power=sensors.power(self._root),
-            uptime_s=self._clock() - self._began,
+            temperature_celsius=readings.temperature_celsius,
+            power=readings.power,
+            uptime_s=now - self._began,
             engine_restarts=self._engine.restarts,
         )
 
-    def _memory_bytes(self) -> int:
-        pid = self._engine.pid
-        return sensors.resident_bytes() + (0 if pid is None else sensors.resident_bytes(process=str(pid)))
+    def _read(self, now: float) -> sensors.Readings:
+        if now - self._read_at >= SENSORS_INTERVAL_S:
+            self._readings, self._read_at = sensors.readings(self._engine.pid, self._root), now
+        return self._readings

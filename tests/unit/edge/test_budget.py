@@ -19,6 +19,7 @@ from edge.budget import (
 )
 from edge.checkpoint.layout import ExpertLayout, Format, MatrixLayout
 from edge.config import ModelConfig
+from edge.dense_sizes import DenseSizes
 from edge.errors import BudgetError
 from edge.state import SequenceState, delta_bytes, kv_token_bytes
 
@@ -58,7 +59,7 @@ def plan(
     return plan_memory(
         CONFIG,
         EXPERT,
-        dense_bytes=DENSE_BYTES,
+        dense=DenseSizes(DENSE_BYTES),
         baseline_bytes=60_000_000,
         memory_bytes=memory_bytes,
         context_tokens=context_tokens,
@@ -85,6 +86,24 @@ def test_sizes_are_read_as_written(text: str, count: int) -> None:
 def test_a_formatted_size_is_never_below_the_number(count: int) -> None:
     shown = parse_bytes(format_bytes(count))
     assert count <= shown <= count * 1.1 + 1000
+
+
+def test_weights_that_may_stay_on_disk_fit_every_budget_or_it_is_refused() -> None:
+    layers, vectors = (60_000_000,) * 60, (100_000,) * 60
+    sizes = DenseSizes(DENSE_BYTES, layers=layers, vectors=vectors, embedding=572_000_000)
+    planned = 0
+    for memory in range(0, 8_000_000_000, 50_000_000):
+        try:
+            parts = plan_memory(
+                CONFIG, EXPERT, dense=sizes, baseline_bytes=60_000_000, memory_bytes=memory, context_tokens=4096
+            )
+        except BudgetError:
+            assert not planned
+            continue
+        planned += 1
+        assert parts.total_bytes <= memory
+        assert parts.num_slots >= CONFIG.top_k
+    assert planned > 100
 
 
 def test_a_budget_that_is_too_small_names_what_would_do() -> None:

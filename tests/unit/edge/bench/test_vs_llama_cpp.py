@@ -21,9 +21,7 @@ def result(decode: float, prompt: float) -> dict[str, object]:
 
 def test_missing_modules_are_named_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vs_llama_cpp, "MODULES", ("json", "no_such_module"))
-    with pytest.raises(
-        Failed, match=r"has no no_such_module: pip install 'flashgate\[bench-llama\]'"):
-    ):
+    with pytest.raises(Failed, match=r"has no no_such_module: pip install 'flashgate\[bench-llama\]'"):
         check_modules(sys.executable)
 
 

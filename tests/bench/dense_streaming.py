@@ -1,0 +1,168 @@
+"""A dense model that does not fit its budget: tokens per second beside the disk's own rate, measured in the same run.
+
+    python tests/bench/dense_streaming.py WORK [--layers N] [--share S] [--tokens N] [--rounds N] [--threads N]
+
+Makes a random 4-bit pack of Qwen3-8B's layers and vocabulary in WORK, gives the engine `share` of its
+size and takes turns: the disk alone, reading the same layers into as much memory with nothing to compute, and decoding.
+Each round gives the rate of both; what is reported is the ratio, its median and its spread.
+"""
+
+import argparse
+import os
+import statistics
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from edge.budget import format_bytes, resident_bytes
+from edge.checkpoint.contents import DENSE_FILE, MANIFEST_FILE, DenseEntry, plan_contents
+from edge.checkpoint.layout import Format
+from edge.checkpoint.manifest import Manifest, dump_manifest
+from edge.checkpoint.matrix import Bytes
+from edge.checkpoint.random_weights import RandomMatrix
+from edge.config import FULL_ATTENTION, QWEN3, ModelConfig
+from edge.engine import Engine, EngineOptions
+from edge.kernels import ExpertReader, crc32c
+from edge.sampler import SamplingParams
+
+CONTEXT_TOKENS = 512
+PROMPT_TOKENS = 16
+WARMUP_TOKENS = 2
+ROOF_SECONDS = 3.0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work", metavar="WORK", type=Path)
+    parser.add_argument("--layers", type=int, default=24, help="default: 24, 2.5 GB with the embedding and the head")
+    parser.add_argument("--share", type=float, default=1 / 3, help="of the pack's size, beside the process itself")
+    parser.add_argument("--tokens", type=int, default=8, help="decoded in each round (default: 8)")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    args = parser.parse_args(argv)
+    size = make_pack(args.work, qwen3(args.layers))
+    options = EngineOptions(
+        memory_bytes=resident_bytes() + int(size * args.share),
+        context_tokens=CONTEXT_TOKENS,
+        threads=args.threads,
+        max_sequences=1,
+    )
+    engine = Engine.load(args.work, options)
+    plan = engine.plan
+    print(
+        f"pack {format_bytes(size)}, budget {format_bytes(options.memory_bytes)}, threads {args.threads}; "
+        f"{len(plan.streamed_layers)} of {args.layers} layers stream, {format_bytes(plan.dense_streamed_bytes)} a pass"
+    )
+    shares = []
+    for number in range(args.rounds):
+        disk = disk_rate(engine)
+        tokens, read = decode(engine, args.tokens)
+        disk = (disk + disk_rate(engine)) / 2  # before and after: the disk's rate wanders
+        shares.append(read / disk)
+        print(
+            f"round {number + 1}: {tokens:.3f} tokens/s, reads {read / 1e9:.2f} GB/s, "
+            f"disk alone {disk / 1e9:.2f} GB/s, share {read / disk:.3f}"
+        )
+    stats = engine.stats()
+    print(f"share of the disk's roof: {statistics.median(shares):.3f} ({min(shares):.3f} to {max(shares):.3f})")
+    print(f"peak {format_bytes(stats.peak_memory_bytes)} of {format_bytes(options.memory_bytes)}")
+    engine.close()
+    return 0
+
+
+def qwen3(num_layers: int) -> ModelConfig:
+    """Qwen3-8B, as its config.json has it, with so many layers."""
+    return ModelConfig(
+        family=QWEN3,
+        hidden_size=4096,
+        num_layers=num_layers,
+        vocab_size=151_936,
+        layer_types=(FULL_ATTENTION,) * num_layers,
+        rms_norm_eps=1e-6,
+        norm_plus_one=False,
+        num_attention_heads=32,
+        num_kv_heads=8,
+        head_dim=128,
+        rotary_dim=128,
+        rope_theta=1e6,
+        attention_gate=False,
+        mlp_size=12288,
+        tie_embeddings=False,
+        max_positions=40_960,
+        eos_token_ids=(),
+    )
+
+
+def make_pack(path: Path, config: ModelConfig) -> int:
+    """A pack of random weights, unless one is there; its size."""
+    contents = plan_contents(config, 4, 64, lambda _: Format.BF16, lambda _: Format.BF16)
+    if not (path / MANIFEST_FILE).exists():
+        path.mkdir(parents=True, exist_ok=True)
+        crcs = []
+        with (path / DENSE_FILE).open("wb") as file:
+            file.truncate(contents.dense_nbytes)
+            for index, entry in enumerate(contents.dense):
+                file.seek(entry.offset)
+                crc = 0
+                for piece in weights(entry, index):
+                    crc = crc32c(piece, crc)
+                    file.write(piece.data)
+                crcs.append(crc)
+            file.flush()
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        source = {"config_sha256": "", "files": []}
+        manifest = Manifest("random", contents, tuple(crcs), (), (), source, {})
+        (path / MANIFEST_FILE).write_bytes(dump_manifest(manifest))
+    return contents.dense_nbytes
+
+
+def weights(entry: DenseEntry, index: int) -> Iterator[Bytes]:
+    """Such that activations keep their size."""
+    if entry.layout is None:
+        yield np.ones(entry.shape, np.float32).reshape(-1).view(np.uint8)
+    else:
+        std = 1.0 if entry.name == "embed_tokens" else entry.layout.cols**-0.5
+        yield from RandomMatrix(entry.layout, std, (0, index)).pieces()
+
+
+def decode(engine: Engine, num_tokens: int) -> tuple[float, float]:
+    """Tokens per second, and bytes of layers per second that they take."""
+    prompt = np.random.default_rng(1).integers(0, engine.config.vocab_size, PROMPT_TOKENS).tolist()
+    tokens = engine.generate(prompt, SamplingParams(max_tokens=WARMUP_TOKENS + num_tokens))
+    for _ in range(WARMUP_TOKENS):
+        next(tokens)
+    began = time.perf_counter()
+    count = sum(1 for _ in tokens)
+    rate = count / (time.perf_counter() - began)
+    return rate, rate * engine.plan.dense_streamed_bytes
+
+
+def disk_rate(engine: Engine) -> float:
+    """Bytes per second of the same layers, read into as many slots with nothing to compute."""
+    sections = engine.pack.manifest.contents.sections
+    places = [sections[f"layers.{layer}"] for layer in engine.plan.streamed_layers]
+    slots = np.empty((engine.plan.ring_slots, max(place.nbytes for place in places) + 4096), np.uint8)
+    aligned = [slot[-slot.ctypes.data % 4096 :] for slot in slots]
+    done, turn = 0, 0
+    with ExpertReader([engine.pack.dense_path]) as reader:
+        tickets: dict[int, int] = {}
+        began = time.perf_counter()
+        while time.perf_counter() - began < ROOF_SECONDS:
+            slot, place = turn % len(aligned), places[turn % len(places)]
+            if slot in tickets:
+                reader.wait(tickets[slot])
+                done += places[(turn - len(aligned)) % len(places)].nbytes
+            tickets[slot] = reader.read(0, place.offset, aligned[slot][: place.nbytes], None)
+            turn += 1
+        spent = time.perf_counter() - began
+        for ticket in tickets.values():
+            reader.wait(ticket)
+    return done / spent
+
+
+if __name__ == "__main__":
+    sys.exit(main())
