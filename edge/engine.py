@@ -67,6 +67,7 @@ class EngineOptions:
     prefix_disk_bytes: int = 0  # the most of them that may lie in prefix_dir
     prefix_dir: Path | None = None  # snapshots outlive the engine there, readable as prompts for whoever may read it
     verify: Literal["first", "always", "off"] = "always"  # which reads of an expert are checked against its checksum
+    prefetch: bool = False  # read ahead what the next layer is guessed to need, while the disk idles
 
     def __post_init__(self) -> None:
         for name in ("memory_bytes", "context_tokens", "threads", "chunk_tokens", "max_sequences", "expert_slots"):
@@ -94,6 +95,9 @@ class EngineStats:
     peak_memory_bytes: int
     memory_budget_bytes: int
     prefixes: PrefixStats
+    prefetch_bytes: int = 0  # of the expert bytes, those read on a guess
+    prefetch_wasted_bytes: int = 0  # and of these, not asked for by the layer that they were meant for
+    prefetch_recall: float = 0.0  # share of the experts needed that had been guessed, read or not
 
     @property
     def hit_rate(self) -> float:
@@ -177,7 +181,7 @@ class Engine:
             on_error.callback(dense.close)
             store: ExpertStore | NoExperts = NoExperts()
             if pack.config.num_experts:
-                store = open_store(pack, plan.num_slots, StoreOptions(verify=options.verify))
+                store = open_store(pack, plan.num_slots, StoreOptions(options.verify, options.prefetch))
             if not lock_in_ram([*dense.arrays, store.memory]):
                 log.warning("weights_not_locked_in_ram", bytes=plan.dense_bytes + plan.expert_bytes)
             source = store if isinstance(store, ExpertStore) else None
@@ -186,6 +190,7 @@ class Engine:
                 dense.tensors,
                 source,
                 watch,
+                source,
                 stream=dense.stream,
                 head=dense.head,
                 embedding=dense.embedding,
@@ -307,6 +312,9 @@ class Engine:
             peak_memory_bytes=peak_resident_bytes(),
             memory_budget_bytes=self._options.memory_bytes,
             prefixes=self._prefixes.stats(),
+            prefetch_bytes=store.prefetch_bytes,
+            prefetch_wasted_bytes=store.wasted_bytes,
+            prefetch_recall=store.lookahead.recall,
         )
 
     def forget(self, tenant: str) -> None:

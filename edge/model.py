@@ -6,6 +6,7 @@ other sequences are in the pass.
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,7 @@ from edge.layers.deltanet import GatedDeltaNet
 from edge.layers.embedding import embed
 from edge.layers.head import StreamedHead
 from edge.layers.mlp import GatedMlp
-from edge.layers.moe import ExpertSource, SparseMoe
+from edge.layers.moe import ExpertSource, GuessTaker, Meanwhile, SparseMoe
 from edge.layers.weights import Tensor, Weights
 from edge.profiling import ATTENTION, DELTANET, HEAD, MLP, UNTIMED, Watch
 
@@ -56,6 +57,12 @@ class DecoderLayer:
         else:
             self._moe = SparseMoe(config, index, weights.under("mlp"), source, watch)
         self._in_mlp = watch.span(MLP)
+        self._next: DecoderLayer | None = None
+        self._taker: GuessTaker | None = None
+
+    def guess_for(self, following: "DecoderLayer", taker: GuessTaker) -> None:
+        """From now on tell `taker` which experts the next layer may need."""
+        self._next, self._taker = following, taker
 
     def forward(self, batch: Batch) -> None:
         """Move the residual stream of `batch` on, in place; sequences whose experts cannot be read leave it."""
@@ -68,9 +75,20 @@ class DecoderLayer:
                 with self._in_mlp:
                     rows += self._mlp.forward(self._normalise(rows, self._post_norm))
         if self._moe is not None:  # all rows at once, so that each expert is read once
-            y, failed = self._moe.forward(self._normalise(x, self._post_norm), is_scan=batch.has_prompt)
+            normal, is_scan = self._normalise(x, self._post_norm), batch.has_prompt
+            guess = None if is_scan or not (self._taker and self._taker.wants_guesses) else self._guess(x)
+            y, failed = self._moe.forward(normal, is_scan=is_scan, meanwhile=guess)
             x += y
             batch.fail(failed)
+
+    def _guess(self, x: NDArray[np.float32]) -> Meanwhile:
+        """Take the residual stream before this layer's routed experts for what the next layer's router will see."""
+
+        def guess(shared: NDArray[np.float32]) -> None:
+            if self._next and self._next._moe and self._taker:
+                self._next._moe.guess(self._next._normalise(x + shared, self._next._post_norm), self._taker)
+
+        return guess
 
     def _normalise(self, x: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float32]:
         return kernels.rms_norm(x, weight, self._eps, self._plus_one)
@@ -99,12 +117,13 @@ class Model:
         tensors: Mapping[str, Tensor],
         source: ExpertSource | None,
         watch: Watch = UNTIMED,
+        taker: GuessTaker | None = None,
         *,
         stream: DenseStream | None = None,
         head: StreamedHead | None = None,
         embedding: DiskRows | None = None,
     ) -> None:
-        """`source` is None for a model without experts.
+        """`source` is None for a model without experts; `taker` is told what each next layer may need of it.
 
         `stream` holds the matrices that `tensors` lacks of some layers; `head` and `embedding` stand for missing ones.
         """
@@ -126,6 +145,10 @@ class Model:
             else layer(index, {})
             for index in range(config.num_layers)
         )
+        if taker:
+            for this, following in pairwise(self._layers):  # the router of a layer that streams is not always there
+                if isinstance(this, DecoderLayer) and isinstance(following, DecoderLayer):
+                    this.guess_for(following, taker)
 
     def forward(self, segments: Sequence[Segment], before_layer: BeforeLayer = nobody) -> NDArray[np.float32]:
         """The last hidden states f32[sum of T, H], not yet normalised, of the next tokens of some sequences.

@@ -29,6 +29,7 @@ def figures(measured: Measured, weights: Weights, rates: Sequence[Rates], sequen
         **_share("prefill", prefill_share),
         "ttft_seconds": measured.ttft_seconds,
         "expert_bytes_per_token": decode.read_bytes / decode.tokens,
+        "dense_bytes_per_token": decode.dense_read_bytes / decode.tokens,
         "expert_lookups_per_token": decode.lookups / decode.tokens,
         "ram_bytes_per_token": decode_load.ram_bytes / decode.tokens,
         "cache_hit_rate": decode.hit_rate,
@@ -57,14 +58,15 @@ def memory_figures(footprint: Footprint, budget_bytes: int) -> Figures:
 def loads(measured: Measured, weights: Weights) -> tuple[Load, Load]:
     """What decoding, and what reading the prompt, had to read.
 
-    Disk: the experts that were not in RAM when asked for; what was read on a wrong guess was not needed. RAM: the
+    Disk: the dense weights read, and the experts that were not in RAM when asked for; what was read on a wrong guess
+    was not needed. RAM: the
     weights that the computation goes through, the dense ones once per pass and each expert once per pass and layer that
     needs it. A prompt needs the head once, after its last pass.
     """
     prefill, decode = measured.prefill, measured.decode
     decode_ram = weights.pass_bytes(0) * len(decode.pass_seconds) + decode.lookups * weights.expert
     prefill_ram = weights.pass_bytes(0, with_head=False) * len(prefill.pass_seconds) + prefill.lookups * weights.expert
-    decode_disk, prefill_disk = (phase.misses * weights.expert for phase in (decode, prefill))
+    decode_disk, prefill_disk = (phase.misses * weights.expert + phase.dense_read_bytes for phase in (decode, prefill))
     return Load(decode_disk, decode_ram), Load(prefill_disk, prefill_ram + weights.dense[HEAD])
 
 
@@ -83,4 +85,4 @@ def _share(phase: str, share: Share) -> Figures:
 
 def _while_reading(phase: Phase) -> float | None:
     """Bytes per second while at least one read was under way; None if there was none."""
-    return phase.read_bytes / phase.disk_seconds if phase.disk_seconds else None
+    return (phase.read_bytes + phase.dense_read_bytes) / phase.disk_seconds if phase.disk_seconds else None

@@ -23,6 +23,7 @@ class Phase:
     lookups: int
     hits: int
     read_bytes: int
+    dense_read_bytes: int  # of layers that do not fit, and rows of an embedding on disk
     disk_seconds: float
     seconds_by_kind: dict[str, float]
 
@@ -155,6 +156,7 @@ class _Counters:
             lookups=after.expert_lookups - self._before.expert_lookups,
             hits=after.expert_hits - self._before.expert_hits,
             read_bytes=after.expert_read_bytes - self._before.expert_read_bytes,
+            dense_read_bytes=after.dense_read_bytes - self._before.dense_read_bytes,
             disk_seconds=after.disk_seconds - self._before.disk_seconds,
             seconds_by_kind=self._watch.take(),
         )

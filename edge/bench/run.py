@@ -1,5 +1,6 @@
 """One run of `flashgate-edge bench`, from loading the model to the figures."""
 
+import gc
 import platform
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
@@ -14,9 +15,12 @@ from edge.bench.measure import engine_context, measure
 from edge.bench.probe import machine_rates
 from edge.bench.traffic import weights
 from edge.bench.workload import Workload
-from edge.engine import Engine, EngineOptions
+from edge.checkpoint.pack import Pack
+from edge.engine import Engine, EngineOptions, planned
 from edge.experts.trace import TraceWriter
 from edge.profiling import Stopwatch
+
+PROBING = "disk and RAM"
 
 
 def bench(path: Path, workload: Workload, memory_bytes: int, threads: int, trace: Path | None = None) -> Figures:
@@ -30,20 +34,26 @@ def bench(path: Path, workload: Workload, memory_bytes: int, threads: int, trace
         threads=threads,
         max_sequences=workload.sequences,
     )
-    watch = Stopwatch()
+    pack = Pack.open(path)
+    planned(pack, options)  # or refuse before anything takes time
     with _progress() as (show, loading), TraceWriter(trace) if trace else nullcontext() as writer:
+        show(PROBING)
+        kernels.set_num_threads(threads)
+        before = machine_rates(pack, memory_bytes)
+        watch = Stopwatch()
         engine = Engine.load(path, options, loading, watch)
         with closing(engine):
-            show("disk and RAM")
-            before = machine_rates(engine)
             engine.experts.recorder = writer.record if writer else None
             measured = measure(engine, watch, workload, show)
             held = footprint()
-            show("disk and RAM")
-            after = machine_rates(engine)
-    sizes = weights(engine.pack.manifest.contents)
+        conditions = _conditions(engine, workload, threads)
+        del engine
+        gc.collect()  # its memory is what the next line measures with
+        show(PROBING)
+        after = machine_rates(pack, memory_bytes)
+    sizes = weights(pack.manifest.contents)
     return {
-        **_conditions(engine, workload, threads),
+        **conditions,
         **figures(measured, sizes, (before, after), workload.sequences),
         **memory_figures(held, memory_bytes),
     }
@@ -64,7 +74,6 @@ def _conditions(engine: Engine, workload: Workload, threads: int) -> Figures:
         "num_experts": config.num_experts,
         "top_k": config.top_k,
         "bits": engine.pack.manifest.contents.bits,
-        "expert_block_bytes": engine.pack.experts.block_bytes,
         "cpu": cpu_name(),
         "kernels": kernels.variant(),
         "threads": threads,
@@ -74,6 +83,7 @@ def _conditions(engine: Engine, workload: Workload, threads: int) -> Figures:
         "warmup": workload.warmup,
         "seed": workload.seed,
         "expert_slots": engine.plan.num_slots,
+        "streamed_layers": len(engine.plan.streamed_layers),
         "chunk_tokens": engine.plan.chunk_tokens,
     }
 
@@ -82,11 +92,13 @@ def _conditions(engine: Engine, workload: Workload, threads: int) -> Figures:
 def _progress() -> Iterator[tuple[Callable[[str], None], Callable[[int, int], None]]]:
     """What to call with the phase at every pass, and with the bytes loaded and all of them; shown on a terminal."""
     with tqdm(bar_format="{desc}: {n} passes, {elapsed}", leave=False, disable=None) as bar:
+        shown = ""
 
         def show(phase: str) -> None:
-            if phase != bar.desc.removesuffix(": "):
-                bar.n = 0
-                bar.set_description(phase, refresh=True)
+            nonlocal shown
+            if phase != shown:
+                shown, bar.n = phase, 0
+                bar.set_description(phase)
             bar.update()
 
         def loading(done: int, total: int) -> None:

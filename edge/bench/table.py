@@ -16,11 +16,13 @@ def table(figures: dict[str, Any]) -> str:
 
 
 def _heading(f: dict[str, Any]) -> Iterator[str]:
-    experts = f"{f['num_experts']} experts, {f['top_k']} per token"
+    experts = f"{f['num_experts']} experts, {f['top_k']} per token" if f["num_experts"] else "no experts"
     yield f"{f['model']}: {f['num_layers']} layers, {experts}, {f['bits']} bits"
     yield f"{f['cpu']}, {f['kernels']}, {f['threads']} threads"
-    slots = f"{f['expert_slots']} of {f['num_layers'] * f['num_experts']} experts fit"
-    yield f"--memory {format_bytes(f['memory_budget_bytes'])}: {slots}, prompts in chunks of {f['chunk_tokens']}"
+    slots = f"{f['expert_slots']} of {f['num_layers'] * f['num_experts']} experts fit, " if f["num_experts"] else ""
+    if f["streamed_layers"]:
+        slots += f"{f['streamed_layers']} layers stream from disk, "
+    yield f"--memory {format_bytes(f['memory_budget_bytes'])}: {slots}prompts in chunks of {f['chunk_tokens']}"
 
 
 def _speeds(f: dict[str, Any]) -> Iterator[str]:
@@ -29,9 +31,13 @@ def _speeds(f: dict[str, Any]) -> Iterator[str]:
     yield _row("decode", f"{f['decode_tokens_per_second']:.2f} tokens/s{each}, {_share(f, 'decode')}")
     low, median, high = (1000 * seconds for seconds in f["decode_pass_seconds_quartiles"])
     yield _row("  a pass takes", f"{median:.1f} ms, half of them {low:.1f} to {high:.1f}; {f['tokens']} passes")
-    read, ram = format_bytes(round(f["expert_bytes_per_token"])), format_bytes(round(f["ram_bytes_per_token"]))
-    needs = f"{f['expert_lookups_per_token']:.1f} experts"
-    yield _row("  a token needs", f"{needs}, {f['cache_hit_rate']:.1%} there; {read} from disk, {ram} of RAM read")
+    read, ram = (
+        format_bytes(round(f["expert_bytes_per_token"] + f["dense_bytes_per_token"])),
+        format_bytes(round(f["ram_bytes_per_token"])),
+    )
+    lookups = f["expert_lookups_per_token"]
+    experts = f"{lookups:.1f} experts, {f['cache_hit_rate']:.1%} there; " if lookups else ""
+    yield _row("  a token needs", f"{experts}{read} from disk, {ram} of RAM read")
     yield _row("prompt", f"{f['prefill_tokens_per_second']:.2f} tokens/s, {_share(f, 'prefill')}")
     read = format_bytes(f["prefill_expert_bytes"])
     yield _row(

@@ -2,15 +2,17 @@
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from edge.checkpoint.contents import DENSE_FILE, MANIFEST_FILE, Contents
 from edge.checkpoint.manifest import Manifest, dump_manifest
+from edge.checkpoint.matrix import Bytes
 from edge.checkpoint.workspace import Workspace
 from edge.errors import CheckpointError
+from edge.kernels import crc32c
 
 MANIFEST_ROOM = 2**20  # of free space, for the manifest and the journal
 
@@ -33,6 +35,15 @@ def check_room(workspace: Workspace, files: Mapping[str, int], out: Path) -> Non
     needed, free = sum(missing) + MANIFEST_ROOM, shutil.disk_usage(workspace.path).free
     if needed > free:
         raise CheckpointError(f"{out} needs {needed} bytes more; {free} are free on its disk")
+
+
+def write_pieces(file: BinaryIO, pieces: Iterable[Bytes]) -> tuple[int, int]:
+    """Write them one after the other; their size and CRC-32C."""
+    nbytes = crc = 0
+    for piece in pieces:
+        crc = crc32c(piece, crc)
+        nbytes += file.write(piece.data)
+    return nbytes, crc
 
 
 def write_manifest(workspace: Workspace, manifest: Manifest) -> None:

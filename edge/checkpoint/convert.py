@@ -1,10 +1,15 @@
 """From a Hugging Face checkpoint to a pack: bounded memory, resumable, nothing visible until all of it is there."""
 
 import shutil
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+import numpy as np
 
 from edge.checkpoint.assembly import (
     check_room,
@@ -13,17 +18,19 @@ from edge.checkpoint.assembly import (
     forget_altered_files,
     sync_file,
     write_manifest,
+    write_pieces,
 )
-from edge.checkpoint.contents import DENSE_FILE, TOKENIZER_DIR, plan_contents
-from edge.checkpoint.disk import PackFile, file_crc
-from edge.checkpoint.encode import write_dense, write_expert_part
-from edge.checkpoint.layout import BLOCK_ALIGNMENT, VERSION, ExpertLayout, Format
+from edge.checkpoint.contents import DENSE_FILE, TOKENIZER_DIR, DenseEntry, plan_contents
+from edge.checkpoint.disk import file_crc
+from edge.checkpoint.encode import encoding
+from edge.checkpoint.in_order import in_order, num_threads
+from edge.checkpoint.layout import VERSION, ExpertLayout, Format
 from edge.checkpoint.manifest import Manifest, TokenizerFile
-from edge.checkpoint.matrix import aligned_zeros, expert_matrices
+from edge.checkpoint.matrix import Bytes
 from edge.checkpoint.names import Part, dense_tensors
 from edge.checkpoint.pack import Progress
 from edge.checkpoint.precision import check_group, precision
-from edge.checkpoint.source import Checkpoint
+from edge.checkpoint.source import Checkpoint, SourceMatrix
 from edge.checkpoint.workspace import Workspace, sync_directory
 from edge.kernels import crc32c
 
@@ -40,7 +47,7 @@ TOKENIZER_FILES = (
 class Conversion:
     """One conversion, from opening the checkpoint to the finished pack. Use as a context, then `run`.
 
-    Memory: one packed expert and one megabyte-sized block of rows, whatever the model's size.
+    Works on all cores. Memory: some pieces of a few megabytes for each of them, whatever the model's size.
     Raises: CheckpointError for whatever is wrong with source, target or options.
     """
 
@@ -122,33 +129,42 @@ class Conversion:
 
     def _write_dense(self, path: Path, progress: Progress) -> list[int]:
         """The checksums of the dense tensors."""
-        with path.open("wb") as file:
-            file.truncate(self.contents.dense_nbytes)  # gaps and padding read as zero
-            for tensor, entry in zip(dense_tensors(self.contents.config), self.contents.dense, strict=True):
-                source = self._checkpoint.dense(tensor)
-                write_dense(source, entry, file)
+        crcs = []
+        with path.open("wb") as file, closing(in_order(self._dense_jobs(), num_threads())) as pieces:
+            file.truncate(self.contents.dense_nbytes)  # gaps read as zero
+            for (source, entry), group in groupby(pieces, key=itemgetter(0)):
+                file.seek(entry.offset)
+                _, crc = write_pieces(file, (piece for _, piece in group))
+                crcs.append(crc)
                 progress(source.nbytes)
             sync_file(file)
-        # Read back: sections are written out of order, and this tells a disk that lies.
-        with closing(PackFile(path)) as written:
-            return [written.crc(entry.offset, entry.nbytes) for entry in self.contents.dense]
+        return crcs
+
+    def _dense_jobs(self) -> Iterator[tuple[tuple[SourceMatrix, DenseEntry], Callable[[], Bytes]]]:
+        for tensor, entry in zip(dense_tensors(self.contents.config), self.contents.dense, strict=True):
+            source = self._checkpoint.dense(tensor)
+            yield from (((source, entry), job) for job in encoding(source, entry.layout))
 
     def _write_layer(self, layer: int, layout: ExpertLayout, path: Path, progress: Progress) -> list[int]:
         """The checksums of the layer's experts."""
         crcs = []
-        block = aligned_zeros(layout.block_bytes, BLOCK_ALIGNMENT)
-        matrices = expert_matrices(layout, block)
-        with path.open("wb") as file:
-            for expert in range(self.contents.config.num_experts):
-                for part, matrix in zip(Part, matrices, strict=True):
-                    source = self._checkpoint.expert(layer, expert, part)
-                    write_expert_part(source, matrix)
-                    progress(source.nbytes)
-                crcs.append(crc32c(block))
-                file.write(block.data)
+        with path.open("wb") as file, closing(in_order(self._expert_jobs(layer, layout), num_threads())) as pieces:
+            for expert, group in groupby(pieces, key=itemgetter(0)):
+                nbytes, crc = write_pieces(file, (piece for _, piece in group))
+                padding = np.zeros(layout.block_bytes - nbytes, np.uint8)
+                crcs.append(crc32c(padding, crc))
+                file.write(padding.data)
+                progress(self._expert_source_bytes(layer, expert))
             sync_file(file)
         sync_directory(path.parent)
         return crcs
+
+    def _expert_jobs(self, layer: int, layout: ExpertLayout) -> Iterator[tuple[int, Callable[[], Bytes]]]:
+        """All parts follow each other without gaps: they are multiples of 64 bytes."""
+        for expert in range(self.contents.config.num_experts):
+            for part in Part:
+                source = self._checkpoint.expert(layer, expert, part)
+                yield from ((expert, job) for job in encoding(source, getattr(layout, part.value)))
 
     def _copy_tokenizer(self, target: Path) -> tuple[TokenizerFile, ...]:
         target.mkdir(exist_ok=True)
@@ -179,8 +195,10 @@ class Conversion:
         return sum(self._checkpoint.dense(tensor).nbytes for tensor in dense_tensors(self.contents.config))
 
     def _layer_source_bytes(self, layer: int) -> int:
-        experts = range(self.contents.config.num_experts)
-        return sum(self._checkpoint.expert(layer, expert, part).nbytes for expert in experts for part in Part)
+        return sum(self._expert_source_bytes(layer, expert) for expert in range(self.contents.config.num_experts))
+
+    def _expert_source_bytes(self, layer: int, expert: int) -> int:
+        return sum(self._checkpoint.expert(layer, expert, part).nbytes for part in Part)
 
 
 def model_name(source: Path) -> str:

@@ -1,14 +1,14 @@
-"""From a checkpoint's rows to a pack's bytes, a block of rows at a time."""
+"""From a checkpoint's rows to a pack's bytes, some rows at a time."""
 
-from collections.abc import Iterator
-from typing import Any, BinaryIO
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.checkpoint.contents import DenseEntry
 from edge.checkpoint.layout import BIASES_OFFSET, CODES_OFFSET, SCALES_OFFSET, TILE_ROWS, Format, MatrixLayout
-from edge.checkpoint.matrix import Bytes, Floats, Halves, Matrix
+from edge.checkpoint.matrix import Bytes, Floats, Halves
 from edge.checkpoint.source import SourceMatrix
 from edge.errors import CheckpointError
 from edge.quant.affine import quantize
@@ -16,38 +16,22 @@ from edge.quant.floats import STORED_DTYPES, is_finite, widen
 from edge.quant.planes import pack_tiles
 
 BLOCK_ELEMENTS = 2**18  # 1 MB of float32: a block and its intermediates stay in the second-level cache
+JOB_BLOCKS = 4  # so that threads hand over work some hundred times a second and not thousands
 
 
-def encode(source: SourceMatrix, layout: MatrixLayout) -> Iterator[Bytes]:
-    """All of `source` as `layout` stores it, in pieces of some rows that follow each other; what is missing is padding.
+def encoding(source: SourceMatrix, layout: MatrixLayout | None) -> Iterator[Callable[[], Bytes]]:
+    """Jobs that make the bytes of `source` as `layout` stores it, each some rows; in order they are all of it.
 
-    Raises: CheckpointError naming the tensor if it cannot be read, is not finite or is beyond the format's range.
+    Without a layout: float32. Jobs may run in several threads.
+    They raise: CheckpointError naming the tensor if it cannot be read, is not finite or is beyond the format's range.
     """
-    rows_at_once = max(1, BLOCK_ELEMENTS // source.cols // TILE_ROWS) * TILE_ROWS
-    for start in range(0, source.rows, rows_at_once):
-        stored = source.read(start, min(rows_at_once, source.rows - start))
-        try:
-            yield _encode_block(stored, source.form, layout)
-        except ValueError as error:
-            raise CheckpointError(f"{source.file.path}: {source.name} {error}") from error
-
-
-def write_expert_part(source: SourceMatrix, matrix: Matrix) -> None:
-    """Fill a matrix in memory. Its padding must be zero already. Raises as encode."""
-    end = 0
-    for piece in encode(source, matrix.layout):
-        start, end = end, end + len(piece)
-        matrix.data[start:end] = piece
-
-
-def write_dense(source: SourceMatrix, entry: DenseEntry, file: BinaryIO) -> None:
-    """Write a tensor to its place in the file, whose gaps must read as zero. Raises as encode; OSError."""
-    file.seek(entry.offset)
-    if entry.layout is None:
-        file.write(np.ascontiguousarray(widen(_finite(source), source.form)).data)
+    if layout is None:  # a vector, whole: it is small
+        yield partial(_vector_bytes, source)
         return
-    for piece in encode(source, entry.layout):
-        file.write(piece.data)
+    rows_at_once = max(1, BLOCK_ELEMENTS // source.cols // TILE_ROWS) * TILE_ROWS
+    for start in range(0, source.rows, JOB_BLOCKS * rows_at_once):
+        stop = min(start + JOB_BLOCKS * rows_at_once, source.rows)
+        yield partial(_encode_rows, source, layout, start, stop, rows_at_once)
 
 
 def tile_bytes(values: Floats, layout: MatrixLayout) -> Bytes:
@@ -68,19 +52,37 @@ def _by_tile(halves: Halves) -> Halves:
     return halves.reshape(-1, TILE_ROWS, halves.shape[1]).transpose(0, 2, 1)
 
 
+def _encode_rows(source: SourceMatrix, layout: MatrixLayout, start: int, stop: int, rows_at_once: int) -> Bytes:
+    try:
+        blocks = [
+            _encode_block(source.read(first, min(rows_at_once, stop - first)), source.form, layout)
+            for first in range(start, stop, rows_at_once)
+        ]
+    except ValueError as error:
+        raise CheckpointError(f"{source.file.path}: {source.name} {error}") from error
+    if stop == source.rows and not layout.format.is_quantized:
+        blocks.append(np.zeros(layout.nbytes - layout.rows * layout.row_bytes, np.uint8))
+    return np.concatenate(blocks)
+
+
 def _encode_block(stored: NDArray[Any], form: Format, layout: MatrixLayout) -> Bytes:
     if layout.format.is_quantized:
         return tile_bytes(widen(stored, form), layout)
-    if not is_finite(stored, form):
-        raise ValueError("holds NaN or infinite values")
+    _check_finite(stored, form)
     padded = np.zeros((len(stored), layout.padded_cols), STORED_DTYPES[layout.format])
     padded[:, : layout.cols] = stored if form is layout.format else widen(stored, form)
     return padded.view(np.uint8).reshape(-1)
 
 
-def _finite(source: SourceMatrix) -> NDArray[Any]:
-    """A vector, whole: it is small."""
+def _vector_bytes(source: SourceMatrix) -> Bytes:
     stored = source.read(0, source.rows)
-    if not is_finite(stored, source.form):
-        raise CheckpointError(f"{source.file.path}: {source.name} holds NaN or infinite values")
-    return stored
+    try:
+        _check_finite(stored, source.form)
+    except ValueError as error:
+        raise CheckpointError(f"{source.file.path}: {source.name} {error}") from error
+    return widen(stored, source.form).reshape(-1).view(np.uint8)
+
+
+def _check_finite(stored: NDArray[Any], form: Format) -> None:
+    if not is_finite(stored, form):
+        raise ValueError("holds NaN or infinite values")

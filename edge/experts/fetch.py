@@ -44,7 +44,7 @@ class Fetch:
     def __init__(self, slots: Slots, keys: Sequence[ExpertKey], *, is_scan: bool) -> None:
         self._slots = slots
         self._is_scan = is_scan
-        self._most_pinned = min(SCAN_READS_AHEAD, max(1, slots.num_slots // 2)) if is_scan else slots.num_slots
+        self._most_pinned = most_pinned(slots.num_slots, is_scan=is_scan)
         self._ahead = deque(keys)
         self._pinned: list[ExpertKey] = []  # and not yet handed over
         self._taken: list[ExpertKey] = []
@@ -89,3 +89,8 @@ class Fetch:
         for key in self._taken:
             self._slots.unpin(key)
         self._taken.clear()
+
+
+def most_pinned(num_slots: int, *, is_scan: bool) -> int:
+    """How many slots a fetch may hold at once."""
+    return min(SCAN_READS_AHEAD, max(1, num_slots // 2)) if is_scan else num_slots

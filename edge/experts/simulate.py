@@ -1,12 +1,13 @@
 """Replays a trace of expert accesses against cache policies, and against the best that any policy could do."""
 
-from collections import deque
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from edge.experts.cache import SlotCache
+from edge.experts.fetch import most_pinned
 from edge.experts.policies import DecayedLfu, ExpertKey, Lru, Policy, Ranked
-from edge.experts.trace import Access
+from edge.experts.trace import Access, Trace
 
 NEVER = 2**62
 
@@ -86,13 +87,34 @@ def simulate(accesses: Iterable[Access], policy: Policy, num_slots: int) -> Outc
 
 
 def _load(cache: SlotCache, keys: list[ExpertKey], is_scan: bool) -> None:
-    """Bring in what is missing. With more keys than slots the first ones make room for the last."""
+    """Bring in what is missing, with as many held at once as a fetch would hold."""
     held = deque[ExpertKey]()
-    for key in sorted(keys, key=lambda key: key not in cache):
+    if not is_scan:
+        keys = sorted(keys, key=lambda key: key not in cache)
+    for key in keys:
+        if len(held) == most_pinned(cache.num_slots, is_scan=is_scan):
+            cache.unpin(held.popleft())
         if key not in cache:
-            while cache.admit(key, is_scan=is_scan) is None:
-                cache.unpin(held.popleft())
+            cache.admit(key, is_scan=is_scan)
         cache.pin(key)
         held.append(key)
     for key in held:
         cache.unpin(key)
+
+
+def compare(accesses: Sequence[Access] | Trace, names: Sequence[str], sizes: Sequence[int]) -> dict[int, list[Outcome]]:
+    """By number of slots, what each of the named POLICIES would have done."""
+    uses = uses_per_pass(accesses)
+    return {
+        num_slots: [simulate(accesses, POLICIES[name](uses, accesses), num_slots) for name in names]
+        for num_slots in sizes
+    }
+
+
+def uses_per_pass(accesses: Iterable[Access]) -> float:
+    """How many experts a pass without prompts needs, all layers together; of any pass if there is none; at least 1."""
+    uses: dict[bool, Counter[int]] = {True: Counter(), False: Counter()}
+    for access in accesses:
+        uses[access.is_scan][access.step] += len(access.experts)
+    counts = uses[False] or uses[True]
+    return max(1.0, counts.total() / len(counts)) if counts else 1.0

@@ -26,6 +26,7 @@ class StoreStats:
     disk_seconds: float  # with at least one read under way
     wait_seconds: float = 0.0  # in which nothing could be computed before a read ended
     prefetch_bytes: int = 0  # of read_bytes, before somebody asked
+    wasted_bytes: int = 0  # of these, not asked for by the layer that they were meant for
     lookahead: LookaheadStats = field(default_factory=LookaheadStats)
 
 
@@ -69,6 +70,7 @@ class ExpertStore:
     def stats(self) -> StoreStats:
         """The counters at this moment."""
         read = self._reader.counters()
+        ahead = replace(self._lookahead.stats) if self._lookahead else LookaheadStats()
         return StoreStats(
             self._lookups,
             self._hits,
@@ -76,7 +78,8 @@ class ExpertStore:
             read.busy_seconds,
             read.wait_seconds,
             read.prefetch_bytes,
-            replace(self._lookahead.stats) if self._lookahead else LookaheadStats(),
+            ahead.wasted * self.layout.block_bytes,
+            ahead,
         )
 
     def close(self) -> None:

@@ -67,7 +67,7 @@ class Trace:
     def read(cls, path: Path) -> Self:
         """Raises TraceError naming the file."""
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 columns = {name: np.asarray(stored[name]) for name in _COLUMNS}
         except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise TraceError(f"{path}: not a trace of expert accesses: {error}") from error

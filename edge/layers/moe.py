@@ -1,6 +1,6 @@
 """Sparse mixture of experts: the router, the routed experts that its choice needs, and the shared expert if any."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -20,6 +20,7 @@ from edge.profiling import DISK_WAIT, EXPERTS, ROUTER, SHARED_EXPERT, Watch, eac
 FIRST_ROW = np.zeros(1, np.int32)
 
 Batch = list[tuple[int, NDArray[np.uint8]]]  # experts and their packed blocks
+Meanwhile = Callable[[NDArray[np.float32]], None]
 
 
 class ExpertSource(Protocol):
@@ -33,6 +34,17 @@ class ExpertSource(Protocol):
         If `is_scan` (a prompt passing through) one by one in rising order, else whatever is there together, before what
         is still loading. Blocks are valid until the next batch is asked for. The iterator raises StorageError.
         """
+
+
+class GuessTaker(Protocol):
+    """Reads experts before they are asked for."""
+
+    @property
+    def wants_guesses(self) -> bool:
+        """Whether `expect` would do anything: whoever guesses can save the work."""
+
+    def expect(self, layer: int, experts: Sequence[int]) -> None:
+        """`layer`, the next one, is guessed to need `experts`: they may be read while the disk has nothing to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +73,30 @@ class SparseMoe:
         self._routing, self._sharing = watch.span(ROUTER), watch.span(SHARED_EXPERT)
         self._computing, self._waiting = watch.span(EXPERTS), watch.span(DISK_WAIT)
 
-    def forward(self, x: NDArray[np.float32], *, is_scan: bool) -> tuple[NDArray[np.float32], dict[int, StorageError]]:
-        """f32[T, H] to f32[T, H], and the rows that have no result because an expert of theirs could not be read."""
+    def forward(
+        self, x: NDArray[np.float32], *, is_scan: bool, meanwhile: Meanwhile | None = None
+    ) -> tuple[NDArray[np.float32], dict[int, StorageError]]:
+        """f32[T, H] to f32[T, H], and the rows that have no result because an expert of theirs could not be read.
+
+        `meanwhile` is given what the shared expert yields, f32[T, H], while the first reads are under way.
+        """
         with self._routing:
             routing = group_by_expert(*self._route(kernels.matmul(x, self._router)))
         try:
             with self._source.fetch(self._layer, routing.experts, is_scan=is_scan) as batches:
                 out = self._shared_expert(x)  # while the first reads are under way
+                if meanwhile:
+                    meanwhile(out)
                 self._add_experts(x, routing, batches, out)
         except StorageError:
             return self._one_by_one(x, routing)
         return out, {}
+
+    def guess(self, x: NDArray[np.float32], taker: GuessTaker) -> None:
+        """Tell `taker` which experts `forward` would need for x f32[T, H]."""
+        with self._routing:
+            experts, _ = kernels.route(kernels.matmul(x, self._router), self._top_k)
+            taker.expect(self._layer, np.unique(experts).tolist())
 
     def _route(self, logits: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """The experts of each token, rising, and their shares: [T, K] both."""

@@ -149,6 +149,29 @@ def test_hostile_requests_disturb_nobody(node: EdgeNode) -> None:
     assert node.status().engine_restarts == 0
 
 
+def test_a_prompts_beginning_is_reused_within_its_tenant_only(processes: Processes, pack: Path) -> None:
+    node = EdgeNode(processes, pack, "--prefix-memory", "50MB")
+
+    def ask(tenant: str, last: int) -> Answer:
+        prompt = ids_request(*range(1, 300), last)
+        prompt.tenant = tenant
+        return node.answer(prompt)
+
+    first = ask("clinic", 7)
+    again = ask("clinic", 7)
+    assert first.finished.reused_prompt_tokens == 0
+    assert 0 < again.finished.reused_prompt_tokens < 300
+    assert again.ids == first.ids
+    assert ask("clinic", 8).finished.reused_prompt_tokens > 0
+    for other in ("", "clinic2"):
+        assert ask(other, 7).finished.reused_prompt_tokens == 0
+    assert node.status().prompt_reuse_rate > 0
+    metrics = get(f"http://{node.metrics}/metrics")
+    assert "flashgate_edge_prefix_hits_total 2.0" in metrics
+    assert "flashgate_edge_prefix_misses_total 3.0" in metrics
+    node.close()
+
+
 def test_a_killed_engine_ends_every_request_in_it_and_in_the_queue(processes: Processes, pack: Path) -> None:
     node = EdgeNode(processes, pack, "--sequences", str(NUM_SEQUENCES))
     before = node.answer(greedy(0)).ids

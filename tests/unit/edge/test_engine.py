@@ -342,3 +342,19 @@ def test_counters_of_a_request_and_of_the_engine_agree(few_slots: Engine) -> Non
     assert stats.hit_rate == stats.expert_hits / stats.expert_lookups
     assert stats.experts_resident == stats.expert_slots == 5
     assert 0 < stats.memory_bytes <= stats.peak_memory_bytes
+
+
+def test_reading_ahead_changes_no_token(pack_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge.experts.gate.IDLE_SHARE", (0.0, 0.0))
+    monkeypatch.setattr("edge.experts.gate.RECALL", (0.0, 0.0))
+    answers, stats = [], []
+    for prefetch in (False, True):
+        engine = Engine.load(pack_path, dataclasses.replace(OPTIONS, expert_slots=24, prefetch=prefetch))
+        try:
+            answers.append([greedy(engine, 15) for _ in range(2)])
+            stats.append(engine.stats())
+        finally:
+            engine.close()
+    assert answers[0] == answers[1]
+    assert [bool(stat.prefetch_recall) for stat in stats] == [False, True]
+    assert stats[0].prefetch_bytes == 0

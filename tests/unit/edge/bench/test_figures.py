@@ -8,6 +8,7 @@ import pytest
 
 from edge.bench.figures import figures, loads, memory_figures, quartiles
 from edge.bench.footprint import GROUP, PROCESS, Footprint
+from edge.bench.measure import Measured
 from edge.bench.roofs import DISK, Load
 from edge.bench.table import table
 from tests.unit.edge.bench.samples import FAST, MEASURED, SLOW, WEIGHTS, phase
@@ -38,6 +39,7 @@ CONDITIONS = {
     "prompt_tokens": 8,
     "tokens": 4,
     "expert_slots": 6,
+    "streamed_layers": 0,
     "chunk_tokens": 4,
 }
 
@@ -100,6 +102,19 @@ def test_the_table_says_what_matters() -> None:
         assert words in text, words
     assert all(len(line) < 120 for line in text.splitlines())
     assert "attention" not in text  # took no time
+
+
+def test_the_table_of_a_model_without_experts_speaks_of_layers() -> None:
+    idle = phase(pass_seconds=(1.0,), tokens=2, lookups=0, hits=0)
+    run = Measured(idle, dataclasses.replace(idle, dense_read_bytes=8_000_000), 1.0)
+    dense = {"num_experts": 0, "top_k": 0, "expert_slots": 0, "streamed_layers": 3}
+    values = figures(run, WEIGHTS, (SLOW, FAST), 1) | memory_figures(IN_GROUP, 3_000_000)
+    assert values["dense_bytes_per_token"] == 4_000_000
+    assert values["decode_bound_by"] == DISK
+    text = table(CONDITIONS | values | dense)
+    assert "no experts" in text
+    assert "3 layers stream from disk, prompts in" in text
+    assert "a token needs       4.0 MB from disk" in text
 
 
 def test_the_table_of_a_process_without_a_group_says_whose_memory_it_is() -> None:

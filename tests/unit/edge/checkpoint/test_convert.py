@@ -14,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from edge.checkpoint import convert as convert_module
+from edge.checkpoint import encode as encode_module
 from edge.checkpoint.convert import Conversion, model_name
 from edge.checkpoint.layout import Format
 from edge.checkpoint.matrix import Matrix, aligned_zeros, dequantize, expert_matrices
@@ -115,6 +116,22 @@ def test_only_routed_experts_go_below_4_bits(
 def test_the_same_checkpoint_gives_the_same_bytes(source: Path) -> None:
     first, second = convert(source, source.parent / "a", bits=4), convert(source, source.parent / "b", bits=4)
     assert contents(first.path) == contents(second.path)
+
+
+@pytest.mark.parametrize("bits", [16, 3.4])
+def test_the_number_of_threads_changes_no_byte(source: Path, bits: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    packs = []
+    for threads in (1, 5):
+        monkeypatch.setattr(convert_module, "num_threads", lambda threads=threads: threads)
+        packs.append(convert(source, source.parent / f"of-{threads}", bits=bits).path)
+    assert contents(packs[0]) == contents(packs[1])
+
+
+def test_a_matrix_of_many_jobs_is_stored_whole(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = convert(source, source.parent / "whole", bits=4)
+    monkeypatch.setattr(encode_module, "BLOCK_ELEMENTS", 1)
+    monkeypatch.setattr(encode_module, "JOB_BLOCKS", 1)  # a job per 16 rows
+    assert contents(convert(source, source.parent / "out", bits=4).path) == contents(whole.path)
 
 
 def test_a_pack_says_where_it_came_from(source: Path) -> None:
@@ -302,7 +319,7 @@ def stop_after(source: Path, out: Path, num_calls: int, **options: Any) -> None:
 NUM_DENSE = len(dense_tensors(TINY))
 
 
-@pytest.mark.parametrize("num_calls", [1, NUM_DENSE, NUM_DENSE + 1, NUM_DENSE + 16, NUM_DENSE + 45])
+@pytest.mark.parametrize("num_calls", [1, NUM_DENSE, NUM_DENSE + 1, NUM_DENSE + 6, NUM_DENSE + 15])
 def test_a_stopped_conversion_goes_on_where_it_was(source: Path, num_calls: int) -> None:
     whole = convert(source, source.parent / "whole", bits=4)
     out = source.parent / "out"
@@ -321,10 +338,10 @@ def test_a_stopped_conversion_goes_on_where_it_was(source: Path, num_calls: int)
 
 def test_work_of_another_source_or_with_other_options_is_not_reused(source: Path) -> None:
     out = source.parent / "out"
-    stop_after(source, out, NUM_DENSE + 20, bits=8)
+    stop_after(source, out, NUM_DENSE + 7, bits=8)
     with Conversion(source, out, bits=4) as conversion:
         assert conversion.finished_bytes == 0
-    stop_after(source, out, NUM_DENSE + 20, bits=4)
+    stop_after(source, out, NUM_DENSE + 7, bits=4)
     change_json(source / "config.json", lambda config: config.update(rms_norm_eps=1e-5))
     with Conversion(source, out, bits=4) as conversion:
         assert conversion.finished_bytes == 0
@@ -348,7 +365,7 @@ def test_an_interrupt_while_a_file_is_noted_keeps_it(source: Path, monkeypatch: 
 
 def test_work_is_not_reused_once_the_source_was_written_again(source: Path) -> None:
     out = source.parent / "out"
-    stop_after(source, out, NUM_DENSE + 20, bits=4)
+    stop_after(source, out, NUM_DENSE + 7, bits=4)
     weights = source / "model.safetensors"
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1  # the same names, shapes and size: a model that was trained on
@@ -361,7 +378,7 @@ def test_work_is_not_reused_once_the_source_was_written_again(source: Path) -> N
 @pytest.mark.parametrize("tail", [b"", b'{"file": "layers/', b"\xff\xfe\n", b"\n"])
 def test_a_torn_journal_loses_only_its_last_line(source: Path, tail: bytes) -> None:
     out = source.parent / "out"
-    stop_after(source, out, NUM_DENSE + 20)
+    stop_after(source, out, NUM_DENSE + 7)
     with (source.parent / "out.partial" / "journal.jsonl").open("ab") as journal:
         journal.write(tail)
     with Conversion(source, out) as conversion:
@@ -373,7 +390,7 @@ def test_a_torn_journal_loses_only_its_last_line(source: Path, tail: bytes) -> N
 
 def test_a_finished_file_that_is_gone_or_cut_is_made_again(source: Path) -> None:
     whole, out = convert(source, source.parent / "whole"), source.parent / "out"
-    stop_after(source, out, NUM_DENSE + 40)
+    stop_after(source, out, NUM_DENSE + 13)
     partial = source.parent / "out.partial"
     (partial / "dense.bin").unlink()
     os.truncate(partial / "layers" / "000.experts", 4096)
@@ -403,6 +420,6 @@ def test_a_stop_while_the_old_pack_is_moved_away_loses_nothing(source: Path, mon
 
 def test_the_journal_names_each_file_once(source: Path) -> None:
     out = source.parent / "out"
-    stop_after(source, out, NUM_DENSE + 45)
+    stop_after(source, out, NUM_DENSE + 15)
     lines = (source.parent / "out.partial" / "journal.jsonl").read_text().splitlines()
     assert [json.loads(line)["file"] for line in lines[1:]] == ["dense.bin", "layers/000.experts", "layers/001.experts"]
