@@ -34,6 +34,7 @@ def figures(measured: Measured, weights: Weights, rates: Sequence[Rates], sequen
         "ram_bytes_per_token": decode_load.ram_bytes / decode.tokens,
         "cache_hit_rate": decode.hit_rate,
         "prefill_expert_bytes": prefill.read_bytes,
+        "prefill_dense_bytes": prefill.dense_read_bytes,
         "prefill_cache_hit_rate": prefill.hit_rate,
         "disk_bytes_per_second": roof.disk,
         "ram_bytes_per_second": roof.ram,

@@ -39,7 +39,7 @@ def _speeds(f: dict[str, Any]) -> Iterator[str]:
     experts = f"{lookups:.1f} experts, {f['cache_hit_rate']:.1%} there; " if lookups else ""
     yield _row("  a token needs", f"{experts}{read} from disk, {ram} of RAM read")
     yield _row("prompt", f"{f['prefill_tokens_per_second']:.2f} tokens/s, {_share(f, 'prefill')}")
-    read = format_bytes(f["prefill_expert_bytes"])
+    read = format_bytes(f["prefill_expert_bytes"] + f["prefill_dense_bytes"])
     yield _row(
         "  of one sequence", f"{f['prompt_tokens']} tokens, first answer after {f['ttft_seconds']:.3f} s; {read} read"
     )

@@ -43,6 +43,16 @@ def test_what_is_there_is_computed_while_the_rest_arrives(missing: int, read: fl
     assert layer_wait(4, missing, shared=1.0, expert=0.5, read=read) == wait
 
 
+def test_layers_that_stream_take_no_less_than_their_bytes() -> None:
+    def seconds(streamed_bytes: int) -> float:
+        routing = Routing(0, 1.0)
+        return predict(
+            COSTS, routing, num_layers=2, block_bytes=0, disk_rate=10.0, streamed_bytes=streamed_bytes
+        ).seconds
+
+    assert (seconds(50), seconds(90)) == (6, 9)  # computing takes 6
+
+
 @given(st.integers(0, 40), st.floats(0, 1))
 def test_chances_sum_to_one_and_have_the_mean_that_is_expected(count: int, chance: float) -> None:
     chances = binomial(count, chance)
