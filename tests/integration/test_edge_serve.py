@@ -318,6 +318,10 @@ class TestStandards:
         answer = call(message_factory.GetMessageClass(method.input_type)(), timeout=20)
         assert json_format.MessageToDict(answer)["engineState"] == "ENGINE_STATE_READY"
 
+    def test_the_server_does_not_interrupt_its_engine(self, node: EdgeNode) -> None:
+        assert os.sched_getscheduler(node.process.pid) == os.SCHED_BATCH
+        assert os.sched_getscheduler(node.engine_pid()) == os.SCHED_OTHER
+
     def test_memory_stays_under_the_budget(self, node: EdgeNode) -> None:
         node.answer(request("word " * 900, max_tokens=16))
         status = node.status()
