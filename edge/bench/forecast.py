@@ -77,6 +77,7 @@ def forecast(path: Path, options: EngineOptions, assumptions: Assumptions) -> Fi
         "memory": memory_parts(plan, options.memory_bytes),
         "expert_slots": plan.num_slots,
         "streamed_layers": len(plan.streamed_layers),
+        "dense_streamed_bytes": plan.dense_streamed_bytes,
         "chunk_tokens": plan.chunk_tokens,
         "routing": str(assumptions.trace or assumptions.routing),
         **_decode(one_pass, costs, routing, sizes, config),

@@ -25,8 +25,9 @@ def _heading(f: dict[str, Any]) -> Iterator[str]:
     if total:
         hits = f"{f['cache_hit_rate']:.1%} of look-ups expected there ({f['routing']} routing)"
         yield _row("experts in RAM", f"{f['expert_slots']} of {total}; {hits}")
-    if f["streamed_layers"]:
-        yield _row("dense layers", f"{f['streamed_layers']} of {f['num_layers']} stream from disk in every pass")
+    if f["dense_streamed_bytes"]:
+        what = f"{f['streamed_layers']} of {f['num_layers']} layers"
+        yield _row("dense weights", f"{format_bytes(f['dense_streamed_bytes'])} stream in every pass, of {what}")
     sequences = f"{f['sequences']} side by side, " if f["sequences"] > 1 else ""
     yield _row(
         "sequences", f"{sequences}contexts of {f['context_tokens']} tokens, prompts in chunks of {f['chunk_tokens']}"
