@@ -24,6 +24,8 @@ class Phase:
     hits: int
     read_bytes: int
     dense_read_bytes: int  # of layers that do not fit, and rows of an embedding on disk
+    prefetch_bytes: int  # of read_bytes, those read on a guess
+    prefetch_wasted_bytes: int  # and of these, not asked for by the layer that they were meant for
     disk_seconds: float
     seconds_by_kind: dict[str, float]
 
@@ -55,6 +57,7 @@ class Measured:
     prefill: Phase
     decode: Phase
     ttft_seconds: float
+    prefetch_recall: float  # share of the experts needed that had been guessed, warm-up and all
 
 
 def measure(engine: Engine, watch: Stopwatch, workload: Workload, progress: Progress) -> Measured:
@@ -81,7 +84,7 @@ def measure(engine: Engine, watch: Stopwatch, workload: Workload, progress: Prog
     decode = counters.phase(passes, workload.tokens * workload.sequences)
     run.end()
     # The first token is drawn in the pass that ends the prompt.
-    return Measured(prefill, decode, ttft_seconds=prefill.seconds)
+    return Measured(prefill, decode, prefill.seconds, engine.stats().prefetch_recall)
 
 
 def engine_context(workload: Workload) -> int:
@@ -159,6 +162,8 @@ class _Counters:
             hits=after.expert_hits - self._before.expert_hits,
             read_bytes=after.expert_read_bytes - self._before.expert_read_bytes,
             dense_read_bytes=after.dense_read_bytes - self._before.dense_read_bytes,
+            prefetch_bytes=after.prefetch_bytes - self._before.prefetch_bytes,
+            prefetch_wasted_bytes=after.prefetch_wasted_bytes - self._before.prefetch_wasted_bytes,
             disk_seconds=after.disk_seconds - self._before.disk_seconds,
             seconds_by_kind=self._watch.take(),
         )
