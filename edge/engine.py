@@ -158,7 +158,7 @@ class Engine:
         )
         self._prefixes = PrefixStore(pack.config, plan.prefix_bytes, prefix_disk)
         self._requests = RequestLoop(pack.config, model, store, self._states, scheduler, self._prefixes)
-        self._own_job = 0  # of `generate`: below zero, so that it meets no submitted one
+        self._own_job = -1  # of `generate`: below zero, so that it meets no submitted one
 
     @classmethod
     def load(cls, path: Path, options: EngineOptions, progress: Progress = unheard, watch: Watch = UNTIMED) -> Self:
