@@ -3,6 +3,7 @@
 import re
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from edge.batch import BLOCK_ROWS
@@ -101,20 +102,18 @@ def plan_memory(
     that fits.
     """
 
-    def plan(dense: DenseSizes) -> MemoryPlan:
-        return _plan(
-            config,
-            layout.block_bytes if layout else 0,
-            dense,
-            baseline_bytes,
-            memory_bytes,
-            context_tokens,
-            chunk_tokens,
-            most_slots,
-            max_sequences,
-            prefix_bytes,
-        )
-
+    plan = partial(
+        _plan,
+        config,
+        layout.block_bytes if layout else 0,
+        baseline_bytes=baseline_bytes,
+        memory_bytes=memory_bytes,
+        context_tokens=context_tokens,
+        chunk_tokens=chunk_tokens,
+        most_slots=most_slots,
+        max_sequences=max_sequences,
+        prefix_bytes=prefix_bytes,
+    )
     if not dense.embedding:
         return plan(dense)
     with suppress(BudgetError):
@@ -128,6 +127,7 @@ def _plan(
     config: ModelConfig,
     block_bytes: int,
     dense: DenseSizes,
+    *,
     baseline_bytes: int,
     memory_bytes: int,
     context_tokens: int,
@@ -136,6 +136,7 @@ def _plan(
     max_sequences: int | None,
     prefix_bytes: int | None,
 ) -> MemoryPlan:
+    """As plan_memory, with the embedding where `dense` says: counted in its total, or not."""
     num_experts = config.num_layers * config.num_experts
     rest = memory_bytes - baseline_bytes - MARGIN_BYTES
     least_chunk = min(chunk_tokens or MIN_CHUNK_TOKENS, MIN_CHUNK_TOKENS)
