@@ -321,7 +321,10 @@ class Engine:
         )
 
     def forget(self, tenant: str) -> None:
-        """Remove all that a tenant's earlier prompts left behind. Raises OSError if something stays on disk."""
+        """Remove all that a tenant's prompts left behind; those that still run leave theirs in the end.
+
+        Raises OSError if something stays on disk.
+        """
         self._prefixes.forget(tenant)
 
     def close(self) -> None:
