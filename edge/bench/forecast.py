@@ -1,7 +1,7 @@
 """What a packed model would do under a budget: the memory plan, short probes of this machine, and the read model."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ class Assumptions:
     compute_rate: float | None = None  # weights that the kernels go through; None: measured here
     routing: str = UNIFORM  # or SKEWED, as the real model's
     trace: Path | None = None  # recorded by `bench --trace`: instead of `routing`
+    recall: float = 0.0  # of reads on a guess, as `bench` reports it
     prompt_tokens: int = 512
 
 
@@ -50,7 +51,7 @@ def forecast(path: Path, options: EngineOptions, assumptions: Assumptions) -> Fi
     pack = Pack.open(path)
     plan, sequences = planned(pack, options), options.max_sequences or 1
     config, sizes = pack.config, weights(pack.manifest.contents)
-    routing = expected_routing(config, plan.num_slots, sequences, assumptions)
+    routing = replace(expected_routing(config, plan.num_slots, sequences, assumptions), recall=assumptions.recall)
     costs = (
         costs_at(sizes, assumptions.compute_rate)
         if assumptions.compute_rate
@@ -149,6 +150,7 @@ def _decode(one_pass: Prediction, costs: Costs, routing: Routing, sizes: Weights
         "wait_seconds": one_pass.wait_seconds,
         "experts_per_layer": routing.lookups,
         "cache_hit_rate": routing.hit_rate,
+        "prefetch_recall": routing.recall,
         "expert_block_bytes": sizes.expert,
         "disk_bytes_per_pass": one_pass.disk_bytes,
         "ram_bytes_per_pass": sizes.pass_bytes(lookups),

@@ -53,7 +53,8 @@ def _decode(f: dict[str, Any]) -> Iterator[str]:
     if experts:
         each = f"{format_bytes(f['expert_block_bytes'])} each"
         needs = f"{misses:.1f} of {f['experts_per_layer']:.1f} experts per layer are read, {each}; {needs}"
-    yield _row("  + wait", f"{_ms(f['wait_seconds'])}: {needs}; less what is computed meanwhile")
+    guessed = f" and, at a recall of {f['prefetch_recall']:.0%}, read ahead" if f["prefetch_recall"] else ""
+    yield _row("  + wait", f"{_ms(f['wait_seconds'])}: {needs}; less what is computed meanwhile{guessed}")
 
 
 def _prompt(f: dict[str, Any]) -> Iterator[str]:
