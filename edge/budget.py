@@ -3,6 +3,7 @@
 import re
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from edge.batch import BLOCK_ROWS
@@ -68,6 +69,7 @@ class MemoryPlan:
     streamed_layers: tuple[int, ...] = ()  # whose matrices pass through a ring of slots, read in every pass
     ring_slots: int = 0
     dense_streamed_bytes: int = 0  # read in every pass
+    head_streams: bool = False  # like the layers, some rows at a time
     embedding_on_disk: bool = False  # only the rows that are needed are read
 
     @property
@@ -100,20 +102,18 @@ def plan_memory(
     that fits.
     """
 
-    def plan(dense: DenseSizes) -> MemoryPlan:
-        return _plan(
-            config,
-            layout.block_bytes if layout else 0,
-            dense,
-            baseline_bytes,
-            memory_bytes,
-            context_tokens,
-            chunk_tokens,
-            most_slots,
-            max_sequences,
-            prefix_bytes,
-        )
-
+    plan = partial(
+        _plan,
+        config,
+        layout.block_bytes if layout else 0,
+        baseline_bytes=baseline_bytes,
+        memory_bytes=memory_bytes,
+        context_tokens=context_tokens,
+        chunk_tokens=chunk_tokens,
+        most_slots=most_slots,
+        max_sequences=max_sequences,
+        prefix_bytes=prefix_bytes,
+    )
     if not dense.embedding:
         return plan(dense)
     with suppress(BudgetError):
@@ -127,6 +127,7 @@ def _plan(
     config: ModelConfig,
     block_bytes: int,
     dense: DenseSizes,
+    *,
     baseline_bytes: int,
     memory_bytes: int,
     context_tokens: int,
@@ -135,6 +136,7 @@ def _plan(
     max_sequences: int | None,
     prefix_bytes: int | None,
 ) -> MemoryPlan:
+    """As plan_memory, with the embedding where `dense` says: counted in its total, or not."""
     num_experts = config.num_layers * config.num_experts
     rest = memory_bytes - baseline_bytes - MARGIN_BYTES
     least_chunk = min(chunk_tokens or MIN_CHUNK_TOKENS, MIN_CHUNK_TOKENS)
@@ -174,14 +176,14 @@ def _plan(
     states = state_bytes(config, num_sequences, context_tokens)
     scratch = scratch_bytes(config, chunk, num_sequences)
     left = room.size - states - scratch
-    streamed = dense.streamed(dense_bytes + left - config.top_k * block_bytes)
-    left -= dense.resident(streamed) - dense_bytes
+    streaming = dense.streaming(dense_bytes + left - config.top_k * block_bytes)
+    left -= dense.resident(streaming) - dense_bytes
     num_slots = min(num_experts, most_slots or num_experts)
     if num_slots:
         num_slots = min(num_slots, left // block_bytes)
     return MemoryPlan(
         baseline_bytes=baseline_bytes,
-        dense_bytes=dense.resident(streamed),
+        dense_bytes=dense.resident(streaming),
         state_bytes=states,
         scratch_bytes=scratch,
         expert_bytes=num_slots * block_bytes,
@@ -190,9 +192,11 @@ def _plan(
         num_slots=num_slots,
         num_sequences=num_sequences,
         kv_tokens=pool_tokens(num_sequences, context_tokens),
-        streamed_layers=streamed,
-        ring_slots=RING_SLOTS if streamed else 0,
-        dense_streamed_bytes=sum(dense.layers[layer] for layer in streamed),
+        streamed_layers=streaming.layers,
+        ring_slots=RING_SLOTS if streaming.layers else 0,
+        dense_streamed_bytes=dense.streamed_bytes(streaming),
+        head_streams=streaming.head,
+        embedding_on_disk=streaming.head and config.tie_embeddings,
     )
 
 

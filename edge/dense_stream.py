@@ -1,7 +1,7 @@
-"""Layers whose matrices do not stay in RAM: read from disk in the order of their use, ahead of it, over and over.
+"""Parts of a model whose matrices do not stay in RAM: read in the order of their use, ahead of it, over and over.
 
-They live in a ring of slots. While a layer computes in one slot the next ones are read into the others, past the end of
-a pass into the next, so that the disk never waits for the computation.
+A part is a layer, or some rows of the head. They live in a ring of slots. While a part computes in one slot the next
+ones are read into the others, past the end of a pass into the next, so that the disk never waits for the computation.
 """
 
 from collections import deque
@@ -38,7 +38,7 @@ class SectionReader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StreamedSection:
-    """A layer's part of the file and the checksum of all of it."""
+    """A part's place in the file and the checksum of all of it."""
 
     section: Section
     crc: int
@@ -46,29 +46,29 @@ class StreamedSection:
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    layer: int
+    part: int
     slot: int
     ticket: int
 
 
 class DenseStream:
-    """The matrices of some layers, a few of them in RAM at any time. One thread at a time."""
+    """The matrices of numbered parts, a few of them in RAM at any time. One thread at a time."""
 
     def __init__(
         self,
-        layers: Mapping[int, StreamedSection],
+        parts: Mapping[int, StreamedSection],
         num_slots: int,
         reader: SectionReader,
         watch: Watch = UNTIMED,
         file: int = 0,
     ) -> None:
-        """`layers` in the order of their use; `file` is what the reader calls the file they are in."""
-        self.layers = layers
-        self._order = tuple(layers)
+        """`parts` in the order of their use in a pass; `file` is what the reader calls the file they are in."""
+        self.parts = parts
+        self._order = tuple(parts)
         self._reader = reader
         self._file = file
         self._waiting = watch.span(DISK_WAIT)
-        slot_bytes = max(layer.section.nbytes for layer in layers.values())
+        slot_bytes = max(part.section.nbytes for part in parts.values())
         self._slots = mapped_bytes(num_slots * slot_bytes).reshape(num_slots, slot_bytes)
         self._free = deque(range(num_slots))
         self._ahead: deque[_Read] = deque()
@@ -81,12 +81,12 @@ class DenseStream:
 
     @property
     def num_slots(self) -> int:
-        """How many layers fit."""
+        """How many parts fit."""
         return len(self._slots)
 
-    def matrices(self, layer: int, slot: int) -> dict[str, Matrix]:
-        """The matrices of `layer` by name, for when it is in `slot`."""
-        section = self.layers[layer].section
+    def matrices(self, part: int, slot: int) -> dict[str, Matrix]:
+        """The matrices of `part` by name, for when it is in `slot`."""
+        section = self.parts[part].section
         return {
             entry.name: Matrix(entry.layout, self._slots[slot, start : start + entry.nbytes])
             for entry in section.entries
@@ -95,9 +95,9 @@ class DenseStream:
         }
 
     @contextmanager
-    def hold(self, layer: int) -> Iterator[int]:
-        """The slot that `layer` is in, until the context ends. Raises StorageError; the stream then goes on."""
-        slot = self._take(layer)
+    def hold(self, part: int) -> Iterator[int]:
+        """The slot that `part` is in, until the context ends. Raises StorageError; the stream then goes on."""
+        slot = self._take(part)
         try:
             yield slot
         finally:
@@ -109,12 +109,12 @@ class DenseStream:
         while self._ahead:
             self._drop(self._ahead.popleft())
 
-    def _take(self, layer: int) -> int:
-        # A pass that ended early, or failed, leaves reads of layers that the next pass does not begin with.
-        while self._ahead and self._ahead[0].layer != layer:
+    def _take(self, part: int) -> int:
+        # A pass that ended early, or failed, leaves reads of parts that the next pass does not begin with.
+        while self._ahead and self._ahead[0].part != part:
             self._drop(self._ahead.popleft())
         if not self._ahead:
-            self._next = self._order.index(layer)
+            self._next = self._order.index(part)
             self._read_ahead()
         read = self._ahead.popleft()
         self._reader.promote(read.ticket)
@@ -128,15 +128,15 @@ class DenseStream:
 
     def _read_ahead(self) -> None:
         while self._free:
-            layer = self._order[self._next]
-            streamed, slot = self.layers[layer], self._free.popleft()
+            part = self._order[self._next]
+            streamed, slot = self.parts[part], self._free.popleft()
             out = self._slots[slot, : streamed.section.nbytes]
             try:
                 ticket = self._reader.read(self._file, streamed.section.offset, out, streamed.crc, is_prefetch=True)
             except BaseException:
                 self._free.append(slot)
                 raise
-            self._ahead.append(_Read(layer, slot, ticket))
+            self._ahead.append(_Read(part, slot, ticket))
             self._next = (self._next + 1) % len(self._order)
 
     def _drop(self, read: _Read) -> None:

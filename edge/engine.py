@@ -34,6 +34,7 @@ from edge.events import Event, Failed, GenerationStats, Token
 from edge.experts.absent import NoExperts
 from edge.experts.open_store import StoreOptions, open_store
 from edge.experts.store import ExpertStore
+from edge.experts.tuning import ReadSetting
 from edge.locking import lock_in_ram
 from edge.loop import RequestLoop, nothing
 from edge.model import Model
@@ -67,7 +68,8 @@ class EngineOptions:
     prefix_disk_bytes: int = 0  # the most of them that may lie in prefix_dir
     prefix_dir: Path | None = None  # snapshots outlive the engine there, readable as prompts for whoever may read it
     verify: Literal["first", "always", "off"] = "always"  # which reads of an expert are checked against its checksum
-    prefetch: bool = False  # read ahead what the next layer is guessed to need, while the disk idles
+    prefetch: bool = True  # read ahead what the next layer is guessed to need, where the disk idles
+    reading: ReadSetting | None = None  # how the disk is asked; None: chosen by a short probe where experts stream
 
     def __post_init__(self) -> None:
         for name in ("memory_bytes", "context_tokens", "threads", "chunk_tokens", "max_sequences", "expert_slots"):
@@ -156,7 +158,7 @@ class Engine:
         )
         self._prefixes = PrefixStore(pack.config, plan.prefix_bytes, prefix_disk)
         self._requests = RequestLoop(pack.config, model, store, self._states, scheduler, self._prefixes)
-        self._own_job = 0  # of `generate`: below zero, so that it meets no submitted one
+        self._own_job = -1  # of `generate`: below zero, so that it meets no submitted one
 
     @classmethod
     def load(cls, path: Path, options: EngineOptions, progress: Progress = unheard, watch: Watch = UNTIMED) -> Self:
@@ -181,12 +183,20 @@ class Engine:
             on_error.callback(dense.close)
             store: ExpertStore | NoExperts = NoExperts()
             if pack.config.num_experts:
-                store = open_store(pack, plan.num_slots, StoreOptions(options.verify, options.prefetch))
+                how = StoreOptions(options.verify, options.prefetch, options.reading)
+                store = open_store(pack, plan.num_slots, how)
             if not lock_in_ram([*dense.arrays, store.memory]):
                 log.warning("weights_not_locked_in_ram", bytes=plan.dense_bytes + plan.expert_bytes)
             source = store if isinstance(store, ExpertStore) else None
             model = Model(
-                pack.config, dense.tensors, source, watch, source, stream=dense.stream, embedding=dense.embedding
+                pack.config,
+                dense.tensors,
+                source,
+                watch,
+                source,
+                stream=dense.stream,
+                head=dense.head,
+                embedding=dense.embedding,
             )
             engine = cls(pack, options, model, dense, store, plan, prefix_disk)
             on_error.pop_all()
@@ -311,7 +321,10 @@ class Engine:
         )
 
     def forget(self, tenant: str) -> None:
-        """Remove all that a tenant's earlier prompts left behind. Raises OSError if something stays on disk."""
+        """Remove all that a tenant's prompts left behind; those that still run leave theirs in the end.
+
+        Raises OSError if something stays on disk.
+        """
         self._prefixes.forget(tenant)
 
     def close(self) -> None:

@@ -105,14 +105,17 @@ class RequestLoop:
             batch = self._model.batch([sequence.segment(plan.prompts.get(sequence.job, 1)) for sequence in running])
             self._model.run(batch, before_layer)
         except StorageError as error:  # of weights that every sequence needs
-            return [self._fail(sequence.job, error) for sequence in running if sequence.job not in self._cancelled]
+            return self._fail_all(running, error)
         kept = [(index, running[index]) for index in batch.kept]
         for _, sequence in kept:
             sequence.visit.computed()
             if sequence.job in plan.prompts:
                 self._scheduler.advance(sequence.job, plan.prompts[sequence.job])
         ready = [(index, sequence) for index, sequence in kept if sequence.is_computed]
-        logits = self._model.logits(batch.last_rows([index for index, _ in ready])) if ready else ()
+        try:
+            logits = self._model.logits(batch.last_rows([index for index, _ in ready])) if ready else ()
+        except StorageError as error:
+            return self._fail_all(running, error)
 
         seconds = time.perf_counter() - began
         self._scheduler.ran(plan, seconds)
@@ -121,6 +124,9 @@ class RequestLoop:
         return failed + [
             event for (_, sequence), row in zip(ready, logits, strict=True) for event in self._draw(sequence, row)
         ]
+
+    def _fail_all(self, running: list[Sequence], error: StorageError) -> list[Event]:
+        return [self._fail(sequence.job, error) for sequence in running if sequence.job not in self._cancelled]
 
     def _count(self, running: list[Sequence], batch: Batch, seconds: float, reads: Reads) -> None:
         parts = reads.shared([len(segment.ids) for segment in batch.segments])

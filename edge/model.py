@@ -20,6 +20,7 @@ from edge.disk_rows import DiskRows
 from edge.layers.attention import Attention
 from edge.layers.deltanet import GatedDeltaNet
 from edge.layers.embedding import embed
+from edge.layers.head import StreamedHead
 from edge.layers.mlp import GatedMlp
 from edge.layers.moe import ExpertSource, GuessTaker, Meanwhile, SparseMoe
 from edge.layers.weights import Tensor, Weights
@@ -119,19 +120,20 @@ class Model:
         taker: GuessTaker | None = None,
         *,
         stream: DenseStream | None = None,
+        head: StreamedHead | None = None,
         embedding: DiskRows | None = None,
     ) -> None:
         """`source` is None for a model without experts; `taker` is told what each next layer may need of it.
 
-        `stream` holds the matrices that `tensors` lacks of some layers, `embedding` the one that it may lack of tokens.
+        `stream` holds the matrices that `tensors` lacks of some layers; `head` and `embedding` stand for missing ones.
         """
         self._config = config
         self._in_head = watch.span(HEAD)
         weights = Weights(tensors)
         self._embeddings = embedding or weights.matrix("embed_tokens", config.vocab_size, config.hidden_size)
         self._norm = weights.vector("norm", config.hidden_size)
-        head = "embed_tokens" if config.tie_embeddings else "lm_head"
-        self._head = weights.matrix(head, config.vocab_size, config.hidden_size)
+        name = "embed_tokens" if config.tie_embeddings else "lm_head"
+        self._head = head or weights.matrix(name, config.vocab_size, config.hidden_size)
 
         def layer(index: int, matrices: Mapping[str, Tensor]) -> DecoderLayer:
             weights = Weights({**tensors, **matrices}).under(f"layers.{index}")
@@ -139,7 +141,7 @@ class Model:
 
         self._layers: tuple[DecoderLayer | StreamedLayer, ...] = tuple(
             StreamedLayer(stream, index, partial(layer, index))
-            if stream and index in stream.layers
+            if stream and index in stream.parts
             else layer(index, {})
             for index in range(config.num_layers)
         )
@@ -182,7 +184,9 @@ class Model:
         batch.finish()
 
     def logits(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """f32[T, vocab] of hidden states f32[T, H] as `forward` returns them."""
+        """f32[T, vocab] of hidden states f32[T, H] as `forward` returns them. Raises StorageError."""
         with self._in_head:
             normal = kernels.rms_norm(x, self._norm, self._config.rms_norm_eps, self._config.norm_plus_one)
+            if isinstance(self._head, StreamedHead):
+                return self._head.forward(normal)
             return kernels.matmul(normal, self._head)

@@ -36,7 +36,9 @@ def generate(args: argparse.Namespace) -> int:
     ids = _prompt_ids(args, PromptEncoder(tokenizer, pack.config.vocab_size, args.context))
     sampling = _sampling(args, tokenizer.defaults if tokenizer else SamplingDefaults())
     answer = AnswerStream(tokenizer, args.stop, tokenizer.eos_token_ids if tokenizer else ())
-    options = EngineOptions(memory_bytes=parse_bytes(args.memory), context_tokens=args.context, threads=args.threads)
+    options = EngineOptions(
+        memory_bytes=parse_bytes(args.memory), context_tokens=args.context, threads=args.threads, verify=args.verify
+    )
     with _loading() as progress:
         engine = Engine.load(args.model, options, progress)
     with contextlib.closing(engine):

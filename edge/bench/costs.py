@@ -41,9 +41,9 @@ def measure_costs(pack: Pack, *, sequences: int, threads: int, seconds: float = 
     """
     kernels.set_num_threads(threads)
     config = sample_config(pack.config)
-    experts = _Experts(pack)
+    experts = _Experts(pack) if config.num_experts else None
     watch = Stopwatch()
-    model = Model(config, _load(pack, config), experts if config.num_experts else None, watch)
+    model = Model(config, _load(pack, config), experts, watch)
     states = [SequenceState(config, MOST_PASSES) for _ in range(sequences)]
     ids = random.Random(0)  # noqa: S311 no secret
     passes: list[dict[str, float]] = []
@@ -52,7 +52,7 @@ def measure_costs(pack: Pack, *, sequences: int, threads: int, seconds: float = 
         watch.take()
         model.logits(model.forward([Segment([ids.randrange(config.vocab_size)], state) for state in states]))
         passes.append(watch.take())
-    lookups = experts.num_lookups / len(passes)
+    lookups = experts.num_lookups / len(passes) if experts else 0
     return scaled(typical(passes[1:]), lookups, pack.config, config)  # the first one met cold memory
 
 

@@ -1,12 +1,13 @@
 """What a packed model would do under a budget: the memory plan, short probes of this machine, and the read model."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from edge.bench.costs import measure_costs
 from edge.bench.prediction import Costs, Prediction, Routing, predict, routing_of, uniform
+from edge.bench.probe import block_files
 from edge.bench.traffic import Weights, weights
 from edge.budget import MARGIN_BYTES, MemoryPlan
 from edge.checkpoint.layout import BLOCK_ALIGNMENT
@@ -15,12 +16,14 @@ from edge.checkpoint.pack import Pack
 from edge.checkpoint.routing_skew import frequencies
 from edge.config import ModelConfig
 from edge.engine import EngineOptions, planned
+from edge.experts.disk_probe import disk_roof
 from edge.experts.simulate import POLICIES, simulate
 from edge.experts.trace import Trace
 from edge.experts.tuning import MAX_QUEUE_DEPTH, probe
 from edge.kernels import ExpertReader
 
 UNIFORM, SKEWED = "uniform", "skewed"
+MEMORY_PARTS = ("baseline", "dense", "state", "scratch", "expert", "prefix")
 POLICY = "lfu"  # the expert store's
 PROBE_SECONDS = 1.0
 MOST_BURST_BYTES = 512 * 1024**2
@@ -36,6 +39,7 @@ class Assumptions:
     compute_rate: float | None = None  # weights that the kernels go through; None: measured here
     routing: str = UNIFORM  # or SKEWED, as the real model's
     trace: Path | None = None  # recorded by `bench --trace`: instead of `routing`
+    recall: float = 0.0  # of reads on a guess, as `bench` reports it
     prompt_tokens: int = 512
 
 
@@ -47,14 +51,21 @@ def forecast(path: Path, options: EngineOptions, assumptions: Assumptions) -> Fi
     pack = Pack.open(path)
     plan, sequences = planned(pack, options), options.max_sequences or 1
     config, sizes = pack.config, weights(pack.manifest.contents)
-    routing = expected_routing(config, plan.num_slots, sequences, assumptions)
+    routing = replace(expected_routing(config, plan.num_slots, sequences, assumptions), recall=assumptions.recall)
     costs = (
         costs_at(sizes, assumptions.compute_rate)
         if assumptions.compute_rate
         else measure_costs(pack, sequences=sequences, threads=options.threads, seconds=PROBE_SECONDS)
     )
-    disk_rate = assumptions.disk_rate or burst_rate(pack, routing)
-    one_pass = predict(costs, routing, num_layers=config.num_layers, block_bytes=sizes.expert, disk_rate=disk_rate)
+    disk_rate = assumptions.disk_rate or measured_disk_rate(pack, routing)
+    one_pass = predict(
+        costs,
+        routing,
+        num_layers=config.num_layers,
+        block_bytes=sizes.expert,
+        disk_rate=disk_rate,
+        streamed_bytes=plan.dense_streamed_bytes,
+    )
     return {
         "model": pack.name,
         "num_layers": config.num_layers,
@@ -66,6 +77,8 @@ def forecast(path: Path, options: EngineOptions, assumptions: Assumptions) -> Fi
         "sequences": sequences,
         "memory": memory_parts(plan, options.memory_bytes),
         "expert_slots": plan.num_slots,
+        "streamed_layers": len(plan.streamed_layers),
+        "dense_streamed_bytes": plan.dense_streamed_bytes,
         "chunk_tokens": plan.chunk_tokens,
         "routing": str(assumptions.trace or assumptions.routing),
         **_decode(one_pass, costs, routing, sizes, config),
@@ -99,8 +112,13 @@ def costs_at(sizes: Weights, compute_rate: float) -> Costs:
     return Costs({kind: nbytes / compute_rate for kind, nbytes in sizes.dense.items()}, sizes.expert / compute_rate)
 
 
-def burst_rate(pack: Pack, routing: Routing) -> float:
-    """The disk's rate for as many experts at once as a layer is short of. Raises StorageError."""
+def measured_disk_rate(pack: Pack, routing: Routing) -> float:
+    """For as many experts at once as a layer is short of; of a model without experts, for one read after another.
+
+    Raises StorageError.
+    """
+    if not pack.config.num_experts:
+        return disk_roof(block_files(pack), PROBE_SECONDS).bytes_per_second
     block_bytes, config = pack.experts.block_bytes, pack.config
     count = min(max(1, round(routing.misses)), max(1, MOST_BURST_BYTES // block_bytes))
     into = aligned_zeros(count * block_bytes, BLOCK_ALIGNMENT).reshape(count, block_bytes)
@@ -111,7 +129,7 @@ def burst_rate(pack: Pack, routing: Routing) -> float:
 
 def memory_parts(plan: MemoryPlan, memory_bytes: int) -> Mapping[str, int]:
     """Who gets how much of the budget."""
-    parts = {name.removesuffix("_bytes"): count for name, count in asdict(plan).items() if name.endswith("_bytes")}
+    parts = {name: getattr(plan, f"{name}_bytes") for name in MEMORY_PARTS}
     return {**parts, "margin": MARGIN_BYTES, "unused": memory_bytes - plan.total_bytes, "budget": memory_bytes}
 
 
@@ -132,6 +150,7 @@ def _decode(one_pass: Prediction, costs: Costs, routing: Routing, sizes: Weights
         "wait_seconds": one_pass.wait_seconds,
         "experts_per_layer": routing.lookups,
         "cache_hit_rate": routing.hit_rate,
+        "prefetch_recall": routing.recall,
         "expert_block_bytes": sizes.expert,
         "disk_bytes_per_pass": one_pass.disk_bytes,
         "ram_bytes_per_pass": sizes.pass_bytes(lookups),
@@ -150,6 +169,7 @@ def _prefill(
         if tokens and config.num_experts
     )
     nbytes = config.num_layers * misses * sizes.expert
+    nbytes += plan.dense_streamed_bytes * (whole + bool(rest))
     return {
         "prompt_tokens": assumptions.prompt_tokens,
         "prefill_disk_bytes": nbytes,

@@ -25,6 +25,9 @@ def _heading(f: dict[str, Any]) -> Iterator[str]:
     if total:
         hits = f"{f['cache_hit_rate']:.1%} of look-ups expected there ({f['routing']} routing)"
         yield _row("experts in RAM", f"{f['expert_slots']} of {total}; {hits}")
+    if f["dense_streamed_bytes"]:
+        what = f"{f['streamed_layers']} of {f['num_layers']} layers"
+        yield _row("dense weights", f"{format_bytes(f['dense_streamed_bytes'])} stream in every pass, of {what}")
     sequences = f"{f['sequences']} side by side, " if f["sequences"] > 1 else ""
     yield _row(
         "sequences", f"{sequences}contexts of {f['context_tokens']} tokens, prompts in chunks of {f['chunk_tokens']}"
@@ -46,9 +49,12 @@ def _decode(f: dict[str, Any]) -> Iterator[str]:
     yield _row("  compute", f"{_ms(f['compute_seconds'])} ({f['compute_rate_is']}): {terms}")
     misses = f["experts_per_layer"] * (1 - f["cache_hit_rate"])
     rate = f"{f['disk_bytes_per_second'] / 1e9:.2f} GB/s ({f['disk_rate_is']})"
-    needs = f"{misses:.1f} of {f['experts_per_layer']:.1f} experts per layer are read"
-    each = f"{format_bytes(f['expert_block_bytes'])} each at {rate}"
-    yield _row("  + wait", f"{_ms(f['wait_seconds'])}: {needs}, {each}, less what is computed meanwhile")
+    needs = f"the disk gives {rate}"
+    if experts:
+        each = f"{format_bytes(f['expert_block_bytes'])} each"
+        needs = f"{misses:.1f} of {f['experts_per_layer']:.1f} experts per layer are read, {each}; {needs}"
+    guessed = f" and, at a recall of {f['prefetch_recall']:.0%}, read ahead" if f["prefetch_recall"] else ""
+    yield _row("  + wait", f"{_ms(f['wait_seconds'])}: {needs}; less what is computed meanwhile{guessed}")
 
 
 def _prompt(f: dict[str, Any]) -> Iterator[str]:

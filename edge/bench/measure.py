@@ -6,7 +6,7 @@ from time import perf_counter
 
 from edge.bench.workload import WAITING_TOKENS, RandomIds, Workload
 from edge.engine import Engine, EngineStats
-from edge.events import Failed, Finished, Token
+from edge.events import Failed, Finished, Started, Token
 from edge.profiling import Stopwatch
 
 WARMUP_ROUND, PROMPT_ROUND, DECODE_ROUND = range(3)
@@ -24,6 +24,8 @@ class Phase:
     hits: int
     read_bytes: int
     dense_read_bytes: int  # of layers that do not fit, and rows of an embedding on disk
+    prefetch_bytes: int  # of read_bytes, those read on a guess
+    prefetch_wasted_bytes: int  # and of these, not asked for by the layer that they were meant for
     disk_seconds: float
     seconds_by_kind: dict[str, float]
 
@@ -55,6 +57,7 @@ class Measured:
     prefill: Phase
     decode: Phase
     ttft_seconds: float
+    prefetch_recall: float  # share of the experts needed that had been guessed, warm-up and all
 
 
 def measure(engine: Engine, watch: Stopwatch, workload: Workload, progress: Progress) -> Measured:
@@ -81,7 +84,7 @@ def measure(engine: Engine, watch: Stopwatch, workload: Workload, progress: Prog
     decode = counters.phase(passes, workload.tokens * workload.sequences)
     run.end()
     # The first token is drawn in the pass that ends the prompt.
-    return Measured(prefill, decode, ttft_seconds=prefill.seconds)
+    return Measured(prefill, decode, prefill.seconds, engine.stats().prefetch_recall)
 
 
 def engine_context(workload: Workload) -> int:
@@ -118,6 +121,8 @@ class _Run:
         """One pass; its seconds."""
         began = perf_counter()
         events = self._engine.step()
+        if events and all(isinstance(event, Started) for event in events):  # told before their pass
+            events = self._engine.step()
         seconds = perf_counter() - began
         for event in events:
             match event:
@@ -157,6 +162,8 @@ class _Counters:
             hits=after.expert_hits - self._before.expert_hits,
             read_bytes=after.expert_read_bytes - self._before.expert_read_bytes,
             dense_read_bytes=after.dense_read_bytes - self._before.dense_read_bytes,
+            prefetch_bytes=after.prefetch_bytes - self._before.prefetch_bytes,
+            prefetch_wasted_bytes=after.prefetch_wasted_bytes - self._before.prefetch_wasted_bytes,
             disk_seconds=after.disk_seconds - self._before.disk_seconds,
             seconds_by_kind=self._watch.take(),
         )

@@ -8,7 +8,10 @@ at the disk's rate, and each is computed on arrival. So a pass takes
     wait = mean over m of (finish(m) - shared - all * e)
     finish(i) = max(finish(i - 1), i * block / disk) + e,  finish(0) = shared + (all - m) * e
 
-with e the time to compute one expert. m is binomial: each expert is there with the probability of a hit.
+with e the time to compute one expert. m is binomial: each expert is there with the probability of a hit. Reads on a
+guess of the next layer's experts use the time in which the disk would idle, while what is not routed is computed: a
+right guess is a read that is not waited for. Dense layers that stream are read ahead all the while, so that a pass is
+no shorter than what it reads of both by the disk's rate.
 """
 
 import math
@@ -32,14 +35,17 @@ class Costs:
 
 @dataclass(frozen=True, slots=True)
 class Routing:
-    """What the sequences' tokens ask of a layer, and how much of it is in RAM."""
+    """What the sequences' tokens ask of a layer, and how much of it is in RAM or guessed."""
 
     lookups: float  # distinct experts of a layer in a pass
     hit_rate: float
+    recall: float = 0.0  # share of the experts that are guessed a layer ahead; 0 without such reads
 
     def __post_init__(self) -> None:
         if not (self.lookups >= 0 and 0 <= self.hit_rate <= 1):
             raise ValueError(f"{self.lookups} look-ups with a hit rate of {self.hit_rate}")
+        if not 0 <= self.recall <= 1:
+            raise ValueError(f"a recall of {self.recall}")
 
     @property
     def misses(self) -> float:
@@ -61,16 +67,19 @@ class Prediction:
         return self.compute_seconds + self.wait_seconds
 
 
-def predict(costs: Costs, routing: Routing, *, num_layers: int, block_bytes: int, disk_rate: float) -> Prediction:
-    """`disk_rate`: bytes per second of reads as a layer makes them, a few experts at once."""
+def predict(
+    costs: Costs, routing: Routing, *, num_layers: int, block_bytes: int, disk_rate: float, streamed_bytes: int = 0
+) -> Prediction:
+    """`disk_rate`: bytes per second, of reads as a layer makes them; `streamed_bytes`: dense, in every pass."""
     shared = costs.pass_seconds.get(SHARED_EXPERT, 0.0) / num_layers
     read = block_bytes / disk_rate
-    wait = _mean_wait(routing, shared, costs.expert_seconds, read)
-    return Prediction(
-        compute_seconds=costs.compute_seconds(num_layers * routing.lookups),
-        wait_seconds=num_layers * wait,
-        disk_bytes=num_layers * routing.misses * block_bytes,
-    )
+    unrouted = sum(costs.pass_seconds.values()) / num_layers - shared
+    guessed = routing.recall * min(unrouted, routing.misses * read)
+    wait = max(0.0, _mean_wait(routing, shared, costs.expert_seconds, read) - guessed)
+    compute = costs.compute_seconds(num_layers * routing.lookups)
+    disk_bytes = num_layers * routing.misses * block_bytes + streamed_bytes
+    least_wait = disk_bytes / disk_rate - compute if streamed_bytes else 0.0
+    return Prediction(compute, max(num_layers * wait, least_wait), disk_bytes)
 
 
 def _mean_wait(routing: Routing, shared: float, expert: float, read: float) -> float:

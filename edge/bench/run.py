@@ -23,7 +23,15 @@ from edge.profiling import Stopwatch
 PROBING = "disk and RAM"
 
 
-def bench(path: Path, workload: Workload, memory_bytes: int, threads: int, trace: Path | None = None) -> Figures:
+def bench(
+    path: Path,
+    workload: Workload,
+    memory_bytes: int,
+    threads: int,
+    *,
+    prefetch: bool = True,
+    trace: Path | None = None,
+) -> Figures:
     """Everything that `bench --json` prints; `trace` gets the experts that each layer asked for, warm-up and all.
 
     Raises RequestError, PackError, BudgetError, StorageError; OSError if the trace cannot be written.
@@ -33,6 +41,7 @@ def bench(path: Path, workload: Workload, memory_bytes: int, threads: int, trace
         context_tokens=engine_context(workload),
         threads=threads,
         max_sequences=workload.sequences,
+        prefetch=prefetch,
     )
     pack = Pack.open(path)
     planned(pack, options)  # or refuse before anything takes time
@@ -92,7 +101,6 @@ def _conditions(engine: Engine, workload: Workload, threads: int) -> Figures:
 def _progress() -> Iterator[tuple[Callable[[str], None], Callable[[int, int], None]]]:
     """What to call with the phase at every pass, and with the bytes loaded and all of them; shown on a terminal."""
     with tqdm(bar_format="{desc}: {n} passes, {elapsed}", leave=False, disable=None) as bar:
-
         shown = ""
 
         def show(phase: str) -> None:

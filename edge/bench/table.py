@@ -38,8 +38,13 @@ def _speeds(f: dict[str, Any]) -> Iterator[str]:
     lookups = f["expert_lookups_per_token"]
     experts = f"{lookups:.1f} experts, {f['cache_hit_rate']:.1%} there; " if lookups else ""
     yield _row("  a token needs", f"{experts}{read} from disk, {ram} of RAM read")
+    if f["prefetch_bytes_per_token"]:
+        guessed, wasted = (format_bytes(round(f[f"prefetch_{name}bytes_per_token"])) for name in ("", "wasted_"))
+        yield _row(
+            "  read on a guess", f"{guessed} per token, {wasted} of it wasted; recall {f['prefetch_recall']:.1%}"
+        )
     yield _row("prompt", f"{f['prefill_tokens_per_second']:.2f} tokens/s, {_share(f, 'prefill')}")
-    read = format_bytes(f["prefill_expert_bytes"])
+    read = format_bytes(f["prefill_expert_bytes"] + f["prefill_dense_bytes"])
     yield _row(
         "  of one sequence", f"{f['prompt_tokens']} tokens, first answer after {f['ttft_seconds']:.3f} s; {read} read"
     )

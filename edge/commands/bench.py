@@ -43,6 +43,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, metavar="T", help="cores (default: all)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed gives the same prompts")
     parser.add_argument(
+        "--no-prefetch", dest="prefetch", action="store_false", help="read no expert before a layer asks for it"
+    )
+    parser.add_argument(
         "--trace", type=Path, metavar="FILE", help="record which experts were asked for: for `plan --trace`"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -59,6 +62,8 @@ def run(args: argparse.Namespace) -> int:
 
     logs.configure()
     workload = Workload(args.prompt_tokens, args.tokens, args.warmup, args.sequences, args.seed)
-    figures = bench(args.model, workload, parse_bytes(args.memory), args.threads, args.trace)
+    figures = bench(
+        args.model, workload, parse_bytes(args.memory), args.threads, prefetch=args.prefetch, trace=args.trace
+    )
     print(json.dumps(figures, indent=2) if args.json else table(figures))
     return 0

@@ -45,6 +45,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--threads", type=int, default=os.cpu_count() or 1, metavar="N", help="cores to use (default: all)"
     )
+    parser.add_argument(
+        "--verify",
+        choices=("first", "always", "off"),
+        default="always",
+        help="which reads of an expert are checked against its checksum (default: always)",
+    )
     parser.set_defaults(func=run)
 
 

@@ -70,6 +70,7 @@ def rows(info: dict[str, Any]) -> list[tuple[str, str]]:
     group = f", group {info['group']}" if info["group"] else ""
     shared = f", {config['shared_expert_size']} shared" if config["shared_expert_size"] else ""
     experts = f"{config['num_experts']}, {config['top_k']} per token, size {config['expert_size']}{shared}"
+    blocks = f"{format_bytes(info['expert_bytes'])}, {format_bytes(info['expert_block_bytes'])} each"
     skipped = [f"{kind}: {counts['tensors']} tensors" for kind, counts in info["skipped"].items()]
     return [
         ("model", info["name"]),
@@ -81,7 +82,7 @@ def rows(info: dict[str, Any]) -> list[tuple[str, str]]:
         ("bits", f"{info['bits']:g}{group}"),
         ("bits per weight", ", ".join(f"{part} {bits:g}" for part, bits in info["bits_per_weight"].items())),
         ("dense weights", format_bytes(info["dense_bytes"])),
-        ("experts", f"{format_bytes(info['expert_bytes'])}, {format_bytes(info['expert_block_bytes'])} each"),
+        ("experts", blocks if config["num_experts"] else "none"),
         ("least memory", f"about {format_bytes(info['least_memory_bytes'])} with a context of {CONTEXT_TOKENS} tokens"),
         ("tokenizer", "yes" if info["has_tokenizer"] else "none: token ids only"),
         ("skipped", ", ".join(skipped) or "nothing"),

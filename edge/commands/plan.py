@@ -47,6 +47,13 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="all experts alike, the worst case, or as the 397B's text has it (default: uniform)",
     )
     routing.add_argument("--trace", type=Path, metavar="FILE", help="routing as `bench --trace FILE` recorded it")
+    parser.add_argument(
+        "--recall",
+        type=float,
+        default=0.0,
+        metavar="R",
+        help="share of experts guessed a layer ahead, as `bench` reports it (default: 0, none)",
+    )
     parser.add_argument("--prompt-tokens", type=int, default=512, metavar="P", help="of a prompt (default: 512)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(func=run)
@@ -64,6 +71,8 @@ def run(args: argparse.Namespace) -> int:
     logs.configure()
     if args.prompt_tokens < 1:
         raise RequestError(f"prompt_tokens is {args.prompt_tokens}: it must be at least 1")
+    if not 0 <= args.recall <= 1:
+        raise RequestError(f"recall is {args.recall}: it must be 0 to 1")
     options = EngineOptions(
         memory_bytes=parse_bytes(args.memory),
         context_tokens=args.context,
@@ -75,6 +84,7 @@ def run(args: argparse.Namespace) -> int:
         compute_rate=args.compute_rate and parse_rate(args.compute_rate),
         routing=args.routing,
         trace=args.trace,
+        recall=args.recall,
         prompt_tokens=args.prompt_tokens,
     )
     figures = forecast(args.model, options, assumptions)

@@ -10,9 +10,13 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edge.checkpoint.layout import BLOCK_ALIGNMENT
+from edge.errors import RequestError
+
+MAX_QUEUE_DEPTH = 32
 PROBE_SEED = 1  # the same blocks in each run, so that a difference is the disk's
 # Another setting must beat the usual one by this much: the rate of one disk varies by a tenth from burst to burst.
-LEAST_GAIN = 1.10
+LEAST_GAIN = 1.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +25,12 @@ class ReadSetting:
 
     queue_depth: int
     part_bytes: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.queue_depth <= MAX_QUEUE_DEPTH:
+            raise RequestError(f"queue_depth is {self.queue_depth}: it must be 1 to {MAX_QUEUE_DEPTH}")
+        if self.part_bytes < 1 or self.part_bytes % BLOCK_ALIGNMENT:
+            raise RequestError(f"part_bytes is {self.part_bytes}: it must be a multiple of {BLOCK_ALIGNMENT}")
 
 
 USUAL = ReadSetting(16, 1 << 20)
@@ -31,7 +41,6 @@ CANDIDATES = (
     ReadSetting(32, 1 << 19),
     ReadSetting(16, 1 << 21),
 )
-MAX_QUEUE_DEPTH = max(setting.queue_depth for setting in CANDIDATES)
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,10 +62,8 @@ class SnapshotCache:
         self._reserved_bytes -= nbytes
 
     def put(self, name: bytes, scope: bytes, snapshot: Snapshot) -> None:
-        """Hold a snapshot whose room was reserved."""
+        """Hold a snapshot whose room was reserved, under a name that is free."""
         self.release(snapshot.nbytes)
-        if name in self._held:
-            self._remove(name)
         self._held[name] = _Held(scope, snapshot)
         self._held_bytes += snapshot.nbytes
 

@@ -56,7 +56,8 @@ class DirectFile:
 @contextmanager
 def direct_file(name: str, flags: int, directory: int) -> Iterator[tuple[int, DirectFile]]:
     """A file of the open `directory`, by handle and as DirectFile; never what a symbolic link points to."""
-    handle = os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=directory)
+    # O_NONBLOCK: opening a pipe that somebody put in a file's place would wait for its writer.
+    handle = os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600, dir_fd=directory)
     try:
         yield handle, DirectFile(handle)
     finally:

@@ -12,10 +12,14 @@ TOKEN_BYTES = 4
 
 
 class PrefixKeys:
-    """Names under one secret of SECRET_BYTES. Thread-safe."""
+    """Names under one secret of SECRET_BYTES. Thread-safe.
 
-    def __init__(self, secret: bytes) -> None:
+    `identity` stands for all that a state depends on beside the tokens; only names of prefixes depend on it.
+    """
+
+    def __init__(self, secret: bytes, identity: bytes = b"") -> None:
         self._secret = secret
+        self._identity = identity
 
     def scope(self, tenant: str) -> bytes:
         """What stands for a tenant; the empty one is a tenant like any other."""
@@ -23,7 +27,7 @@ class PrefixKeys:
 
     def names(self, scope: bytes, ids: Sequence[int], lengths: Iterable[int]) -> Iterator[bytes]:
         """The names of the first n ids within a scope, for each n of `lengths`, which must not fall."""
-        digest = hashlib.blake2b(scope, digest_size=NAME_BYTES, key=self._secret, person=b"prefix")
+        digest = hashlib.blake2b(self._identity + scope, digest_size=NAME_BYTES, key=self._secret, person=b"prefix")
         tokens = memoryview(np.asarray(ids, "<u4").tobytes())
         done = 0
         for length in lengths:

@@ -16,7 +16,8 @@ def open_disk(path: Path, budget_bytes: int, pack: Pack) -> DiskTier:
     """The snapshots of a pack in the directory `path`, cleared of what is damaged. Raises PrefixDirectoryError."""
     directory = PrefixDirectory(path)
     try:
-        tier = DiskTier(directory, PrefixKeys(directory.secret()), model_identity(pack), budget_bytes)
+        identity = model_identity(pack)
+        tier = DiskTier(directory, PrefixKeys(directory.secret(), identity), identity, budget_bytes)
         tier.sweep()
     except BaseException:
         directory.close()

@@ -2,6 +2,7 @@
 
 import mmap
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,6 +78,9 @@ def snapshot_pages(nbytes: int) -> NDArray[np.uint8]:
     """Zeros for `nbytes`, rounded up to whole pages of their own: they go back to the system as soon as nobody holds
     them, and direct I/O takes them as they are."""
     pages = mmap.mmap(-1, page_aligned(nbytes), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):  # a kernel without them
+        # Hundreds of megabytes are filled at once: in pages of 4 KiB, most of the time would go to handing them out.
+        pages.madvise(mmap.MADV_HUGEPAGE)
     return np.frombuffer(pages, np.uint8)
 
 

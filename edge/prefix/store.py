@@ -54,7 +54,10 @@ class PrefixStore:
         return Visit(self, scope, ids, state, copy_points(len(ids), state.length, shared))
 
     def forget(self, tenant: str) -> None:
-        """Remove all that a tenant's prompts left, also on disk. Raises OSError if something stays there."""
+        """Remove all that a tenant's prompts left, also on disk; those that still run leave theirs in the end.
+
+        Raises OSError if something stays on disk.
+        """
         scope = self._keys.scope(tenant)
         self._cache.forget(scope)
         if self._disk and self._writer:
@@ -88,7 +91,10 @@ class PrefixStore:
         return Address(scope, name, len(ids))
 
     def keep(self, address: Address, snapshot: Snapshot) -> None:
-        """Hold the snapshot for which room was reserved."""
+        """Hold the snapshot for which room was reserved, unless a neighbour in the same pass made it, too."""
+        if address.name in self._cache:
+            self.release(address)
+            return
         self._cache.put(address.name, address.scope, snapshot)
         self._kept += 1
         if self._writer:

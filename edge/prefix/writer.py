@@ -27,9 +27,9 @@ class SnapshotWriter:
             return frozenset(self._pending)
 
     def submit(self, scope: bytes, name: bytes, snapshot: Snapshot) -> None:
-        """Write a snapshot when its turn comes."""
+        """Write a snapshot when its turn comes, unless an error that nobody foresaw has ended the thread."""
         with self._changed:
-            if name in self._pending:
+            if name in self._pending or not self._thread.is_alive():
                 return
             self._pending.add(name)
         self._queue.put((scope, name, snapshot))

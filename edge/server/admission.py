@@ -154,9 +154,9 @@ class Admission:
 
     @property
     def steps_until_place(self) -> int:
-        """Tokens that each running request draws before one that came now would start; 0 if a place is free.
+        """Tokens that each running request draws before one that came now would have a place; 0 if one is free.
 
-        An upper bound, since answers may end before their most tokens.
+        As if every answer were as long as it may be. Waiting for the memory of a context is not foreseen.
         """
         places = [0] * self._engine.num_sequences
         for job in self._accepted():

@@ -18,6 +18,7 @@ from typing import BinaryIO, NoReturn, Protocol
 from edge import logs
 from edge.errors import EdgeError, RequestError
 from edge.server import pipe
+from edge.server.priority import be_normal
 
 # Often enough for a watchdog and for live metrics, rare enough to cost nothing.
 ALIVE_INTERVAL_S = 0.5
@@ -157,6 +158,7 @@ def main(load: LoadEngine = load_engine) -> NoReturn:
     # The server's signals to its group (Ctrl-C, a service manager's stop) are not ours: it drains, then closes stdin.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    be_normal()
     # A stray print, from here or from native code, must not land between the answers.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)

@@ -24,6 +24,7 @@ from edge.server.metrics_http import MetricsServer
 from edge.server.node_options import NodeOptions, engine_share
 from edge.server.observed import EngineRestarted, EngineStepped, EngineWorked, Event
 from edge.server.pace import Pace
+from edge.server.priority import interrupt_nobody
 from edge.server.rates import Rates
 from edge.server.service import SERVICE, EdgeService, add_to_server
 from edge.server.status import NodeState, StatusSource
@@ -210,6 +211,7 @@ def serve(options: NodeOptions) -> None:
     async def run() -> None:
         await Node(options).run(_announce)
 
+    interrupt_nobody()
     asyncio.run(run())
 
 

@@ -26,6 +26,7 @@ class Finished:
     finish_reason: Literal["stop", "length"]
     prompt_tokens: int | None
     completion_tokens: int | None
+    reused_tokens: int | None = None  # of the prompt, known to the backend from an earlier one
 
 
 class Backend(Protocol):

@@ -84,7 +84,8 @@ class EdgeGrpcBackend:
                             yield TextDelta(answer.tokens.text)
                         case "finished":
                             end = answer.finished
-                            yield grpc_wire.finished(self.name, end.finish_reason, end.usage)
+                            reused_tokens = end.reused_prompt_tokens
+                            yield grpc_wire.finished(self.name, end.finish_reason, end.usage, reused_tokens)
                             return
         except BackendError as exc:
             if exc.cause.is_health:

@@ -64,11 +64,13 @@ def sampling(values: Sampling) -> common_pb2.Sampling:
     )
 
 
-def finished(backend: str, finish_reason: int, usage: common_pb2.Usage | None) -> Finished:
+def finished(
+    backend: str, finish_reason: int, usage: common_pb2.Usage | None, reused_tokens: int | None = None
+) -> Finished:
     """Raises BackendError for an end that says no reason."""
     reason = _FINISH_REASONS.get(finish_reason)
     if reason is None:
         raise BackendError(backend, Cause.BROKEN, "the answer ended without a finish reason")
     if usage is None:
         return Finished(reason, None, None)
-    return Finished(reason, usage.prompt_tokens, usage.completion_tokens)
+    return Finished(reason, usage.prompt_tokens, usage.completion_tokens, reused_tokens)

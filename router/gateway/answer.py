@@ -38,3 +38,4 @@ class Completion:
     completion_tokens: int | None
     ttft_s: float
     total_s: float
+    reused_tokens: int | None = None  # of the prompt, known to the backend from an earlier one

@@ -107,11 +107,14 @@ def _choice(delta: Mapping[str, str], finish_reason: str | None) -> Json:
 def _usage(end: Completion) -> Json | None:
     if end.prompt_tokens is None or end.completion_tokens is None:
         return None
-    return {
+    usage: Json = {
         "prompt_tokens": end.prompt_tokens,
         "completion_tokens": end.completion_tokens,
         "total_tokens": end.prompt_tokens + end.completion_tokens,
     }
+    if end.reused_tokens is not None:
+        usage["prompt_tokens_details"] = {"cached_tokens": end.reused_tokens}
+    return usage
 
 
 def _milliseconds(seconds: float | None) -> float | None:

@@ -67,7 +67,9 @@ class Report:
             decision, decode_s = self._decision, total_s - self._ttft_s
             self._metrics.usage(decision.lane, decision.model, end.prompt_tokens, end.completion_tokens, decode_s)
             self._fields |= {"prompt_tokens": end.prompt_tokens, "completion_tokens": end.completion_tokens}
-        return Completion(end.finish_reason, end.prompt_tokens, end.completion_tokens, self._ttft_s, total_s)
+        return Completion(
+            end.finish_reason, end.prompt_tokens, end.completion_tokens, self._ttft_s, total_s, end.reused_tokens
+        )
 
     def failed(self, error: RouterError) -> None:
         self._outcome = outcome_of(error)

@@ -29,6 +29,11 @@ class Shape:
     shard_size: str = "1GB"
 
     @property
+    def is_of_all_bits(self) -> bool:
+        """Whether it is packed below 4 bits, too: one family shows what that does to experts."""
+        return self.model_type.startswith("qwen3_5_moe")
+
+    @property
     def has_vision(self) -> bool:
         """Whether it is a model of text and images."""
         return self.model_type in ("qwen3_5", "qwen3_5_moe")
@@ -261,11 +266,6 @@ class Checkpoint:
     shape: Shape
     path: Path
     model: transformers.PreTrainedModel
-
-    @property
-    def has_experts(self) -> bool:
-        """Whether it has routed experts."""
-        return "num_experts" in self.shape.text
 
     @property
     def vocab_size(self) -> int:

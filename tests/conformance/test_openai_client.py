@@ -11,6 +11,7 @@ import openai
 import pytest
 from openai.types import CompletionUsage
 from openai.types.chat import ChatCompletionMessageParam
+from openai.types.completion_usage import PromptTokensDetails
 from pydantic import BaseModel
 
 from router.gateway.credentials import Credentials
@@ -71,6 +72,15 @@ async def test_sync_client() -> None:
                 return text
 
         assert await asyncio.to_thread(ask) == "Hello world"
+
+
+async def test_usage_says_what_the_device_knew_of_the_prompt() -> None:
+    async with lanes() as (running, _, _), client(running) as api:
+        answer = await api.chat.completions.create(model="m", messages=HELLO, extra_headers=PHI)
+    details = PromptTokensDetails(cached_tokens=3)
+    assert answer.usage == CompletionUsage(
+        prompt_tokens=7, completion_tokens=2, total_tokens=9, prompt_tokens_details=details
+    )
 
 
 async def test_stream_with_usage_and_route() -> None:

@@ -142,7 +142,7 @@ class FakeEdge(FakeGrpc):
 
     def end(self, num_texts: int) -> bytes:
         usage = common_pb2.Usage(prompt_tokens=7, completion_tokens=num_texts)
-        finished = edge_pb2.EdgeFinished(finish_reason=STOP, usage=usage)
+        finished = edge_pb2.EdgeFinished(finish_reason=STOP, usage=usage, reused_prompt_tokens=3)
         return edge_pb2.EdgeServiceGenerateResponse(finished=finished).SerializeToString()
 
     async def _get_status(self, _payload: bytes, _context: object) -> bytes:

@@ -1,4 +1,4 @@
-"""A dense model larger than its budget: the process stays inside it, page cache included, and says its minimum."""
+"""Dense weights larger than the budget: the process stays inside it, page cache included, and says its minimum."""
 
 import os
 import re
@@ -10,12 +10,12 @@ import pytest
 from edge.budget import parse_bytes
 from edge.checkpoint.random_model import SMALL, write_random_checkpoint
 from edge.cli import main
-from edge.config import FULL_ATTENTION, QWEN3
+from edge.config import FULL_ATTENTION, LINEAR_FIELDS, QWEN3, QWEN3_NEXT
 from tests.integration.test_memory_bound import memory_group, run_logits
 
 BUDGET = "180MB"
 # 28 layers of 8.4 MB: more than the budget by themselves.
-CONFIG = replace(
+DENSE = replace(
     SMALL,
     family=QWEN3,
     hidden_size=512,
@@ -34,10 +34,26 @@ CONFIG = replace(
 )
 
 
-@pytest.fixture(scope="module")
-def dense_pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
+# As much in its shared experts, with some routed ones beside them.
+EXPERTS = replace(
+    DENSE,
+    family=QWEN3_NEXT,
+    rotary_dim=16,
+    norm_plus_one=True,
+    attention_gate=True,
+    num_experts=6,
+    top_k=2,
+    expert_size=64,
+    shared_expert_size=2048,
+    mlp_size=0,
+    **{name: getattr(SMALL, name) for name in LINEAR_FIELDS},
+)
+
+
+@pytest.fixture(scope="module", params=[DENSE, EXPERTS], ids=["dense", "experts"])
+def dense_pack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     work = tmp_path_factory.mktemp("model")
-    write_random_checkpoint(work / "checkpoint", CONFIG, tokenizer=False)
+    write_random_checkpoint(work / "checkpoint", request.param, tokenizer=False)
     assert main(["convert", str(work / "checkpoint"), str(work / "pack"), "--bits", "16"]) == 0
     return work / "pack"
 

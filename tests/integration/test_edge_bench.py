@@ -35,6 +35,7 @@ def run(*arguments: object) -> "subprocess.CompletedProcess[str]":
         (("plan", "--disk-rate", "fast"), "'fast' is not a size in bytes"),
         (("plan", "--disk-rate", "0GB/s"), "'0GB/s' is no rate: it must be above 0"),
         (("plan", "--prompt-tokens", "0"), "prompt_tokens is 0: it must be at least 1"),
+        (("plan", "--recall", "1.1"), "recall is 1.1: it must be 0 to 1"),
         (("plan", "--trace", "/dev/null"), "/dev/null: not a trace"),
     ],
 )

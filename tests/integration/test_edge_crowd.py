@@ -1,5 +1,7 @@
 """`flashgate-edge serve` with many requests at once: each is answered as if it were alone, whatever the others do."""
 
+import json
+import random
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -147,6 +149,30 @@ def test_hostile_requests_disturb_nobody(node: EdgeNode) -> None:
     assert {future.result() for future in refusals} == {grpc.StatusCode.INVALID_ARGUMENT}
     assert [future.result().ids for future in answers] == [expected] * 3
     assert node.status().engine_restarts == 0
+
+
+def test_every_request_of_a_crowd_ends(node: EdgeNode) -> None:
+    """Callers that stay, leave, come late or find the queue full, at once and in an order that repeats."""
+    rng = random.Random(7)
+    plans = [(rng.choice((0.01, 0.3, 60.0)), rng.random() < 0.3, rng.randint(0, 40)) for _ in range(120)]
+
+    def one(plan: tuple[float, bool, int]) -> str:
+        timeout_s, leaves, number = plan
+        call = node.generate(greedy(number, 40), timeout_s)
+        try:
+            for response in call:
+                if leaves and response.HasField("tokens"):
+                    call.cancel()
+        except grpc.RpcError:
+            return str(call.code().name)
+        return "OK"
+
+    with ThreadPoolExecutor(2 * (NUM_SEQUENCES + QUEUE)) as pool:
+        ends = set(pool.map(one, plans))
+    assert ends == {"OK", "CANCELLED", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"}
+    assert node.status().engine_restarts == 0
+    events = {json.loads(line)["event"] for line in node.process.stderr().splitlines()}
+    assert events == {"disk_reads_tuned", "engine_state", "request_ended"}
 
 
 def test_a_prompts_beginning_is_reused_within_its_tenant_only(processes: Processes, pack: Path) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import signal
 import socket
 import subprocess
@@ -213,31 +212,6 @@ class TestFaults:
         node.close()
 
 
-class TestCrowd:
-    def test_every_request_of_a_crowd_ends(self, node: EdgeNode) -> None:
-        """Callers that stay, leave, come late or find the queue full, at once and in an order that repeats."""
-        rng = random.Random(7)
-        plans = [(rng.choice((0.01, 0.3, 60.0)), rng.random() < 0.3, rng.randint(1, 40)) for _ in range(80)]
-
-        def one(plan: tuple[float, bool, int]) -> str:
-            timeout_s, leaves, max_tokens = plan
-            call = node.generate(request("word " * max_tokens, max_tokens=max_tokens), timeout_s)
-            try:
-                for response in call:
-                    if leaves and response.HasField("tokens"):
-                        call.cancel()
-            except grpc.RpcError:
-                return str(call.code().name)
-            return "OK"
-
-        with ThreadPoolExecutor(8) as pool:
-            ends = set(pool.map(one, plans))
-        assert ends == {"OK", "CANCELLED", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"}
-        assert node.status().engine_restarts == 0
-        events = {json.loads(line)["event"] for line in node.process.stderr().splitlines()}
-        assert events == {"disk_reads_tuned", "engine_state", "request_ended"}
-
-
 class TestEnd:
     def test_draining_answers_what_runs_and_refuses_what_comes(self, processes: Processes, tireless: Path) -> None:
         node = EdgeNode(processes, tireless)
@@ -317,6 +291,10 @@ class TestStandards:
         )
         answer = call(message_factory.GetMessageClass(method.input_type)(), timeout=20)
         assert json_format.MessageToDict(answer)["engineState"] == "ENGINE_STATE_READY"
+
+    def test_the_server_does_not_interrupt_its_engine(self, node: EdgeNode) -> None:
+        assert os.sched_getscheduler(node.process.pid) == os.SCHED_BATCH
+        assert os.sched_getscheduler(node.engine_pid()) == os.SCHED_OTHER
 
     def test_memory_stays_under_the_budget(self, node: EdgeNode) -> None:
         node.answer(request("word " * 900, max_tokens=16))

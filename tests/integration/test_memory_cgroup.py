@@ -27,8 +27,8 @@ CONFIG = replace(
     expert_size=256,
     shared_expert_size=300,
 )
-LONG_PROMPT = ",".join(str(i * 7 % CONFIG.vocab_size) for i in range(1000))
-GENERATE = ("--ids", LONG_PROMPT, "--max-tokens", "12", "--context", "1024")
+LONG_PROMPT = ",".join(str(i * 7 % CONFIG.vocab_size) for i in range(400))
+GENERATE = ("--ids", LONG_PROMPT, "--max-tokens", "12", "--context", "512")
 MINIMUM = re.compile(r"needs at least ([\d.]+ [kMG]B)")
 
 
@@ -83,7 +83,7 @@ def test_a_long_prompt_has_the_same_answer_in_the_least_memory_and_in_plenty(pac
 
 
 def test_bench_of_several_sequences_stays_inside_too_and_reports_what_the_kernel_counts(pack: Path) -> None:
-    options = ("--prompt-tokens", "200", "--tokens", "3", "--warmup", "1", "--sequences", "3", "--json")
+    options = ("--prompt-tokens", "100", "--tokens", "3", "--warmup", "0", "--sequences", "3", "--json")
     for memory in (least(pack, "bench", *options), "300MB"):
         figures = json.loads(answered(pack, memory, "bench", *options))
         assert figures["memory_counted_by"] == "control group"

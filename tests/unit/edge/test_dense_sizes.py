@@ -98,6 +98,25 @@ def test_the_minimum_is_that_of_layers_that_stream(has_experts: bool) -> None:
         plan(least - 105 * MB, has_experts=has_experts)  # the figure is rounded up to tenths of a GB
 
 
+def test_a_head_streams_where_it_would_be_too_big_to_stay() -> None:
+    dense = replace(DENSE, head=572 * MB)
+    with pytest.raises(BudgetError):
+        plan(1_000 * MB, has_experts=False)
+    tight = plan(1_000 * MB, has_experts=False, dense=dense)
+    assert tight.head_streams
+    assert tight.total_bytes <= 1_000 * MB
+    assert tight.dense_streamed_bytes == sum(dense.layers[layer] for layer in tight.streamed_layers) + 572 * MB
+    assert tight.embedding_on_disk
+
+
+def test_a_head_that_embeds_too_leaves_its_rows_on_disk() -> None:
+    tied = DenseSizes(total=60 * 73 * MB + 572 * MB, layers=(73 * MB,) * 60, vectors=(0,) * 60, head=572 * MB)
+    config = replace(NO_EXPERTS, tie_embeddings=True)
+    parts = plan_memory(config, None, dense=tied, baseline_bytes=0, memory_bytes=1_000 * MB, context_tokens=512)
+    assert parts.head_streams
+    assert parts.embedding_on_disk
+
+
 def test_few_layers_do_not_stream() -> None:
     few = DenseSizes(total=3 * 73 * MB, layers=(73 * MB,) * 3, vectors=(0,) * 3)
     assert few.least == few.total

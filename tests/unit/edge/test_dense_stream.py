@@ -14,11 +14,11 @@ import edge.engine
 from edge.checkpoint.contents import DenseEntry, Section
 from edge.checkpoint.crc_join import joined_crc
 from edge.checkpoint.layout import Format, MatrixLayout
-from edge.checkpoint.matrix import dequantize
+from edge.checkpoint.matrix import Matrix, aligned_zeros, dequantize
 from edge.checkpoint.pack import Pack
 from edge.checkpoint.random_model import write_random_checkpoint
 from edge.config import ModelConfig
-from edge.dense_disk import section_crc
+from edge.dense_disk import head_blocks, section_crc
 from edge.dense_stream import DenseStream, StreamedSection
 from edge.disk_rows import DiskRows
 from edge.engine import Engine, EngineOptions
@@ -176,7 +176,32 @@ def test_altered_rows_are_refused_when_they_are_opened_and_when_they_are_read(tm
         assert rows.read([0, 69]).shape == (2, TINY.hidden_size)
 
 
-@pytest.fixture(params=FAMILIES, ids=lambda config: config.family)
+@pytest.mark.parametrize("bits", [16, 4])
+def test_a_head_is_cut_into_blocks_that_are_its_rows(tmp_path: Path, bits: int) -> None:
+    write_random_checkpoint(tmp_path / "source", replace(TINY, vocab_size=517), tokenizer=False)
+    pack = convert(tmp_path / "source", tmp_path / "pack", bits=bits)
+    entry, crc = pack.manifest.contents.dense[-1], pack.manifest.dense_crcs[-1]
+    most = pack.manifest.contents.sections["lm_head"].nbytes // 3 + 2 * 4096
+    head, data = pack.load_dense()["lm_head"], pack.dense_path.read_bytes()
+    assert not isinstance(head, np.ndarray)
+    blocks = list(head_blocks(pack, entry, crc, most))
+    assert len(blocks) == 3
+    values = []
+    for block in blocks:
+        section, (part,) = block.section, block.section.entries
+        pages = aligned_zeros(section.nbytes)
+        pages[:] = np.frombuffer(data[section.offset : section.offset + section.nbytes], np.uint8)
+        assert crc32c(pages) == block.crc
+        assert section.nbytes <= most
+        assert part.layout
+        start = part.offset - section.offset
+        values.append(dequantize(Matrix(part.layout, pages[start : start + part.nbytes])))
+    np.testing.assert_array_equal(np.concatenate(values), dequantize(head))
+    with pytest.raises(PackError, match="lm_head is altered"):
+        list(head_blocks(pack, entry, crc ^ 1, most))
+
+
+@pytest.fixture(params=[*FAMILIES, replace(TINY, tie_embeddings=True)], ids=lambda config: config.family)
 def pack(request: pytest.FixtureRequest, tmp_path: Path) -> Pack:
     write_random_checkpoint(tmp_path / "source", tall(request.param), tokenizer=False)
     return convert(tmp_path / "source", tmp_path / "pack", bits=4)
@@ -187,7 +212,9 @@ def engines(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Engin
     """With all weights in RAM, and with most of them on disk."""
     resident = Engine.load(pack.path, OPTIONS)
     assert not resident.plan.streamed_layers
-    plan = replace(resident.plan, streamed_layers=(0, 2, 3, 5, 6), ring_slots=2, embedding_on_disk=True)
+    plan = replace(
+        resident.plan, streamed_layers=(0, 2, 3, 5, 6), ring_slots=2, head_streams=True, embedding_on_disk=True
+    )
     monkeypatch.setattr(edge.engine, "planned", lambda *_: plan)
     streaming = Engine.load(pack.path, OPTIONS)
     yield resident, streaming
@@ -209,6 +236,8 @@ def test_each_layer_is_read_once_per_pass(engines: tuple[Engine, Engine]) -> Non
     _, streaming = engines
     sections = streaming.pack.manifest.contents.sections
     layers = [sections[f"layers.{layer}"].nbytes for layer in streaming.plan.streamed_layers]
+    head = sections["embed_tokens" if streaming.config.tie_embeddings else "lm_head"].nbytes
+    layers.append(head)  # here a single part
     rows = 5 * 2 * 4096  # at most: five tiles of ids, each on a page or two
     before = streaming.stats().dense_read_bytes
     for _ in range(10):
@@ -229,5 +258,19 @@ def test_a_layer_that_cannot_be_read_ends_the_request_alone(engines: tuple[Engin
         list(running)  # perhaps not at once: the layer had been read ahead
     with pytest.raises(StorageError):
         streaming.logits(IDS)
+    flip(streaming.pack.dense_path, broken)
+    assert list(streaming.generate(IDS, SamplingParams(max_tokens=5))) == expected
+
+
+def test_a_head_that_cannot_be_read_ends_the_request_alone(engines: tuple[Engine, Engine]) -> None:
+    resident, streaming = engines
+    sections = streaming.pack.manifest.contents.sections
+    is_tied = streaming.config.tie_embeddings
+    broken = sections["embed_tokens" if is_tied else "lm_head"].offset
+    expected = list(resident.generate(IDS, SamplingParams(max_tokens=5)))
+    list(streaming.generate(IDS, SamplingParams(max_tokens=3)))
+    flip(streaming.pack.dense_path, broken)
+    with pytest.raises(StorageError, match=r"dense\.bin.*checksum"):
+        list(streaming.generate(IDS, SamplingParams(max_tokens=9)))
     flip(streaming.pack.dense_path, broken)
     assert list(streaming.generate(IDS, SamplingParams(max_tokens=5))) == expected

@@ -332,7 +332,9 @@ class EdgeServiceGetStatusResponse(_message.Message):
     running_limit: _builtins.int
     """The most requests that run at once."""
     steps_until_place: _builtins.int
-    """Decode steps until a request that comes now would start, an upper bound; 0 if a place is free."""
+    """Decode steps until a request that comes now would have a place, if every answer before it is as long as it may be; 0
+    if one is free. A request may still have to wait for memory if those that run may fill much of theirs.
+    """
     total_decode_tokens_per_second: _builtins.float
     """Recent rate of all sequences together."""
     batch_size: _builtins.float

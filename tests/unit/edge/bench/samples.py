@@ -14,11 +14,12 @@ def phase(
     *, pass_seconds: tuple[float, ...], tokens: int, lookups: int = 40, hits: int = 10, disk_seconds: float = 1.0
 ) -> Phase:
     seconds = dict.fromkeys(KINDS, 0.0) | {DISK_WAIT: 0.75 * sum(pass_seconds), EXPERTS: 0.25 * sum(pass_seconds)}
-    return Phase(pass_seconds, tokens, lookups, hits, 10 * (lookups - hits), 0, disk_seconds, seconds)
+    return Phase(pass_seconds, tokens, lookups, hits, 10 * (lookups - hits), 0, 0, 0, disk_seconds, seconds)
 
 
 MEASURED = Measured(
     prefill=phase(pass_seconds=(2.0, 2.0), tokens=8),
     decode=phase(pass_seconds=(1.0, 2.0, 3.0, 4.0), tokens=8),
     ttft_seconds=4.0,
+    prefetch_recall=0.5,
 )

@@ -106,7 +106,7 @@ def test_the_table_says_what_matters() -> None:
 
 def test_the_table_of_a_model_without_experts_speaks_of_layers() -> None:
     idle = phase(pass_seconds=(1.0,), tokens=2, lookups=0, hits=0)
-    run = Measured(idle, dataclasses.replace(idle, dense_read_bytes=8_000_000), 1.0)
+    run = Measured(idle, dataclasses.replace(idle, dense_read_bytes=8_000_000), 1.0, 0.0)
     dense = {"num_experts": 0, "top_k": 0, "expert_slots": 0, "streamed_layers": 3}
     values = figures(run, WEIGHTS, (SLOW, FAST), 1) | memory_figures(IN_GROUP, 3_000_000)
     assert values["dense_bytes_per_token"] == 4_000_000
@@ -115,6 +115,14 @@ def test_the_table_of_a_model_without_experts_speaks_of_layers() -> None:
     assert "no experts" in text
     assert "3 layers stream from disk, prompts in" in text
     assert "a token needs       4.0 MB from disk" in text
+
+
+def test_reads_on_a_guess_are_told_where_there_were_any() -> None:
+    guessing = dataclasses.replace(MEASURED.decode, prefetch_bytes=80_000_000, prefetch_wasted_bytes=8_000_000)
+    values = figures(dataclasses.replace(MEASURED, decode=guessing), WEIGHTS, (SLOW, FAST), 2)
+    text = table(CONDITIONS | values | memory_figures(IN_GROUP, 3_000_000))
+    assert "read on a guess     10.0 MB per token, 1.0 MB of it wasted; recall 50.0%" in text
+    assert "on a guess" not in table(report())
 
 
 def test_the_table_of_a_process_without_a_group_says_whose_memory_it_is() -> None:

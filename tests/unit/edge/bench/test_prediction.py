@@ -18,6 +18,22 @@ def test_routing_out_of_range_is_refused(lookups: float, hit_rate: float) -> Non
         Routing(lookups, hit_rate)
 
 
+def test_a_recall_out_of_range_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"a recall of 1\.5"):
+        Routing(3.0, 0.5, recall=1.5)
+
+
+def test_right_guesses_use_the_time_in_which_the_disk_would_idle() -> None:
+    def wait(recall: float, disk_rate: float) -> float:
+        routing = Routing(2, 0.0, recall)
+        return predict(COSTS, routing, num_layers=2, block_bytes=10, disk_rate=disk_rate).wait_seconds
+
+    # Of a layer 1 second is neither shared expert nor routed ones; its reads take 10.
+    assert wait(0.0, 2.0) - wait(0.5, 2.0) == 2 * 0.5 * 1
+    # A disk that delivers in time leaves nothing to gain.
+    assert wait(1.0, 1000.0) == 0
+
+
 def test_with_all_in_ram_a_pass_takes_its_computation() -> None:
     pass_ = predict(COSTS, Routing(3, 1.0), num_layers=2, block_bytes=10, disk_rate=1.0)
     assert (pass_.seconds, pass_.wait_seconds, pass_.disk_bytes) == (2 + 4 + 2 * 3 * 0.5, 0, 0)
@@ -41,6 +57,16 @@ def test_with_nothing_in_ram_each_read_is_waited_for_and_the_last_expert_compute
 )
 def test_what_is_there_is_computed_while_the_rest_arrives(missing: int, read: float, wait: float) -> None:
     assert layer_wait(4, missing, shared=1.0, expert=0.5, read=read) == wait
+
+
+def test_layers_that_stream_take_no_less_than_their_bytes() -> None:
+    def seconds(streamed_bytes: int) -> float:
+        routing = Routing(0, 1.0)
+        return predict(
+            COSTS, routing, num_layers=2, block_bytes=0, disk_rate=10.0, streamed_bytes=streamed_bytes
+        ).seconds
+
+    assert (seconds(50), seconds(90)) == (6, 9)  # computing takes 6
 
 
 @given(st.integers(0, 40), st.floats(0, 1))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edge.errors import StorageError
+from edge.errors import RequestError, StorageError
 from edge.experts.tuning import CANDIDATES, LEAST_GAIN, USUAL, ReadSetting, choose, probe
 
 BEST = CANDIDATES[-1]
@@ -40,6 +40,15 @@ class Disk:
 
 def probed(disk: Disk, seconds: float) -> ReadSetting:
     return probe(disk, SLOTS, BLOCKS, seconds, disk.clock).setting
+
+
+@pytest.mark.parametrize(
+    ("depth", "part", "message"),
+    [(0, 4096, "queue_depth is 0"), (33, 4096, "queue_depth is 33"), (1, 0, "part_bytes is 0"), (1, 5000, "is 5000")],
+)
+def test_a_setting_that_no_reader_has_is_refused(depth: int, part: int, message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        ReadSetting(depth, part)
 
 
 def test_a_clear_winner_is_chosen() -> None:

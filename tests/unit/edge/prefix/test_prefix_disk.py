@@ -171,6 +171,13 @@ def test_a_link_in_place_of_a_file_is_not_followed(tier: DiskTier, tmp_path: Pat
     assert (tmp_path / "elsewhere").stat().st_size == FILE_BYTES
 
 
+def test_a_pipe_in_place_of_a_file_holds_nobody_up(tier: DiskTier) -> None:
+    path = tier.directory.path / address_of(tier, 1).file_name
+    os.mkfifo(path)
+    assert not load(tier, 1)
+    assert not path.exists()
+
+
 def test_another_model_s_snapshot_is_not_used_but_left_to_its_engine(tier: DiskTier) -> None:
     path = save(tier, 1)
     other = open_tier(tier.directory.path, identity=b"j" * 32)
@@ -301,6 +308,19 @@ def test_engines_that_share_a_directory_never_meet_a_wrong_byte(tmp_path: Path) 
     assert not tiers[0].directory.unfinished()
     for tier in tiers:
         tier.directory.close()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_writer_that_died_holds_no_memory() -> None:
+    def fail(scope: bytes, name: bytes, snapshot: object) -> None:
+        raise ValueError("nobody foresaw this")
+
+    writer = SnapshotWriter(fail)
+    writer.submit(b"scope", b"1", SNAPSHOT)
+    writer.drain()
+    writer.close()
+    writer.submit(b"scope", b"2", SNAPSHOT)
+    assert writer.pending == frozenset()
 
 
 def test_the_writer_keeps_order_and_knows_what_is_left() -> None:

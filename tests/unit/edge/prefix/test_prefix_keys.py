@@ -27,6 +27,13 @@ def test_no_two_prefixes_share_a_name() -> None:
     assert len(names) == 2 * len(prompts)
 
 
+def test_another_identity_gives_other_names_to_the_same_scopes() -> None:
+    others = PrefixKeys(bytes(range(32)), b"another model")
+    assert others.scope("a") == KEYS.scope("a")
+    assert others.name(KEYS.scope("a"), IDS) != KEYS.name(KEYS.scope("a"), IDS)
+    assert others.seal(b"x") == KEYS.seal(b"x")
+
+
 def test_another_secret_gives_other_names() -> None:
     others = PrefixKeys(bytes(32))
     assert others.scope("a") != KEYS.scope("a")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edge.checkpoint.random_model import SMALL, write_random_checkpoint
 from edge.cli import main
-from edge.config import ModelConfig
+from edge.config import FULL_ATTENTION, LINEAR_ATTENTION, ModelConfig
 from edge.engine import Engine, EngineOptions
 from edge.errors import BudgetError, PrefixDirectoryError, RequestError
 from edge.events import Failed, GenerationStats, Token
@@ -204,6 +204,29 @@ def test_prompts_may_part_anywhere_in_a_chunk(open_asker: Open, shared: int) -> 
     assert reused == [0, 0, *[shared // 16 * 16] * 2]
 
 
+def test_the_same_prompt_many_times_at_once_leaves_one_copy(open_asker: Open) -> None:
+    asker = open_asker()
+    asker.together(SYSTEM, SYSTEM, SYSTEM)
+    prefixes = asker.engine.stats().prefixes
+    assert (prefixes.kept, prefixes.snapshots) == (2, 2)
+    assert prefixes.held_bytes == snapshot_bytes(SMALL, len(SYSTEM) - 8) + snapshot_bytes(
+        SMALL, len(SYSTEM) + ANSWER_TOKENS - 1
+    )
+
+
+@pytest.mark.parametrize("kind", [FULL_ATTENTION, LINEAR_ATTENTION])
+def test_models_with_one_kind_of_layer_reuse_as_well(tmp_path: Path, drawn: dict[int, Drawn], kind: str) -> None:
+    config = dataclasses.replace(SMALL, layer_types=(kind,) * 4, eos_token_ids=(9999,))
+    write_random_checkpoint(tmp_path / "checkpoint", config, tokenizer=False)
+    assert main(["convert", str(tmp_path / "checkpoint"), str(tmp_path / "pack"), "--bits", "4"]) == 0
+    plain = Engine.load(tmp_path / "pack", dataclasses.replace(OPTIONS, prefix_memory_bytes=0))
+    asker = Asker(Engine.load(tmp_path / "pack", OPTIONS), plain, drawn)
+    reused = [asker.ask(SYSTEM + [300 + user] * 40)[1] for user in range(3)]
+    assert reused == [0, 0, 64]
+    asker.engine.close()
+    plain.close()
+
+
 def test_sequences_that_come_together_share_a_prefix(open_asker: Open) -> None:
     asker = open_asker()
     first = asker.together(*(SYSTEM + [300 + user] * (30 + user) for user in range(3)))
@@ -364,9 +387,12 @@ def test_another_packs_snapshots_are_not_used(open_asker: Open, tmp_path: Path, 
     other = Engine.load(tmp_path / "pack", dataclasses.replace(OPTIONS, **on_disk))  # type: ignore[arg-type]
     list(other.generate(SYSTEM, SamplingParams(max_tokens=3)))
     other.close()
-    asker = open_asker(**on_disk)
-    assert asker.ask(SYSTEM)[1] == 0
-    assert asker.engine.stats().prefixes.disk_hits == 0
+    first = open_asker(**on_disk)
+    assert first.ask(SYSTEM)[1] == 0
+    first.engine.close()
+    second = open_asker(**on_disk)
+    assert second.ask(SYSTEM)[1] == len(SYSTEM) - 8
+    assert [asker.engine.stats().prefixes.disk_hits for asker in (first, second)] == [0, 1]
 
 
 def test_a_directory_that_cannot_be_used_stops_the_start(open_asker: Open, tmp_path: Path) -> None:
