@@ -42,6 +42,7 @@ static inline Ints widen(Sums sums) {
     return (pairs << 16 >> 16) + (pairs >> 16);
 }
 #endif
+static_assert(kSumQuads == kQuads || 2 * kSumQuads == kQuads);  // see dot_plane()
 
 static inline Sums dot(Sums sums, Codes codes, Codes digits) {
 #if defined(__AVX512VNNI__)
@@ -123,40 +124,59 @@ struct Decoded {
     }
 };
 
-// out[r][t] = the exact dot products of one block: codes[r] of kLanes rows with the digits x[t] of a token.
-template <typename Source, size_t kTiles, size_t kTokens>
-static inline void dot_block(const uint8_t* const (&codes)[kTiles], const int8_t* const (&x)[kTokens],
-                             Ints (&out)[kTiles][kTokens]) {
-#pragma GCC unroll 2
-    for (size_t p = 0; p < Source::kPlanes; ++p) {  // from the highest plane
-#pragma GCC unroll 2
-        for (size_t first = 0; first < kQuads; first += kSumQuads) {
-            Sums sums[kTiles][kTokens][kDigits] = {};
+// out[r][t] = the exact dot products of kSumQuads quads from `first` on, in one plane: codes[r] of kLanes rows with the
+// digits of token t, which lie at x + t * kDigitBytes.
+template <typename Source, size_t plane, size_t first, size_t kTiles, size_t kTokens>
+static inline void dot_quads(const uint8_t* const (&codes)[kTiles], const int8_t* x, Ints (&out)[kTiles][kTokens]) {
+    Sums sums[kTiles][kTokens][kDigits] = {};
 #pragma GCC unroll 16
-            for (size_t i = first; i < first + kSumQuads; ++i) {
-                Codes quad[kTiles];
+    for (size_t i = first; i < first + kSumQuads; ++i) {
+        Codes quad[kTiles];
 #pragma GCC unroll 4
-                for (size_t r = 0; r < kTiles; ++r) quad[r] = Source::quad(codes[r], Source::kPlanes - 1 - p, i);
+        for (size_t r = 0; r < kTiles; ++r) quad[r] = Source::quad(codes[r], plane, i);
 #pragma GCC unroll 8
-                for (size_t t = 0; t < kTokens; ++t)
+        for (size_t t = 0; t < kTokens; ++t)
 #pragma GCC unroll 2
-                    for (size_t d = 0; d < kDigits; ++d) {
-                        const Codes digits = splat_digits(x[t] + d * kBlockCols + 4 * i);
+            for (size_t d = 0; d < kDigits; ++d) {
+                const Codes digits = splat_digits(x + t * kDigitBytes + d * kBlockCols + 4 * i);
 #pragma GCC unroll 4
-                        for (size_t r = 0; r < kTiles; ++r) sums[r][t][d] = dot(sums[r][t][d], quad[r], digits);
-                    }
+                for (size_t r = 0; r < kTiles; ++r) sums[r][t][d] = dot(sums[r][t][d], quad[r], digits);
             }
-            const bool is_first = p == 0 && first == 0;
+    }
 #pragma GCC unroll 4
-            for (size_t r = 0; r < kTiles; ++r)
+    for (size_t r = 0; r < kTiles; ++r)
 #pragma GCC unroll 8
-                for (size_t t = 0; t < kTokens; ++t) {
-                    Ints total = widen(sums[r][t][0]);
-                    if (kDigits == 2) total = (total << 8) + widen(sums[r][t][kDigits - 1]);
-                    if (is_first) out[r][t] = total;
-                    else out[r][t] = (first == 0 ? out[r][t] << 4 : out[r][t]) + total;
-                }
+        for (size_t t = 0; t < kTokens; ++t) {
+            out[r][t] = widen(sums[r][t][0]);
+            if (kDigits == 2) out[r][t] = (out[r][t] << 8) + widen(sums[r][t][kDigits - 1]);
         }
+}
+
+// The same of a whole plane.
+template <typename Source, size_t plane, size_t kTiles, size_t kTokens>
+static inline void dot_plane(const uint8_t* const (&codes)[kTiles], const int8_t* x, Ints (&out)[kTiles][kTokens]) {
+    dot_quads<Source, plane, 0>(codes, x, out);
+    if constexpr (kSumQuads < kQuads) {
+        Ints rest[kTiles][kTokens];
+        dot_quads<Source, plane, kSumQuads>(codes, x, rest);
+#pragma GCC unroll 4
+        for (size_t r = 0; r < kTiles; ++r)
+#pragma GCC unroll 8
+            for (size_t t = 0; t < kTokens; ++t) out[r][t] += rest[r][t];
+    }
+}
+
+// The same of all planes.
+template <typename Source, size_t kTiles, size_t kTokens>
+static inline void dot_block(const uint8_t* const (&codes)[kTiles], const int8_t* x, Ints (&out)[kTiles][kTokens]) {
+    dot_plane<Source, 0>(codes, x, out);
+    if constexpr (Source::kPlanes == 2) {
+        Ints high[kTiles][kTokens];
+        dot_plane<Source, 1>(codes, x, high);
+#pragma GCC unroll 4
+        for (size_t r = 0; r < kTiles; ++r)
+#pragma GCC unroll 8
+            for (size_t t = 0; t < kTokens; ++t) out[r][t] += high[r][t] << 4;
     }
 }
 

@@ -17,23 +17,24 @@ inline Side load_side(const uint8_t* record, size_t part) {
     return {from_f16(halves), from_f16(halves + kTileRows)};
 }
 
-// Some consecutive tokens' digits of one block.
-template <size_t kTokens>
+// The digits of some consecutive tokens in one block.
 struct BlockDigits {
-    const int8_t* digits[kTokens];
+    const int8_t* digits;
     const float *scales, *sums;
 
     BlockDigits(const Digits& x, size_t token, size_t block) {
         const size_t at = block * x.num_tokens + token;
-        for (size_t t = 0; t < kTokens; ++t) digits[t] = x.digits + (at + t) * kDigitBytes;
+        digits = x.digits + at * kDigitBytes;
         scales = x.scales + at;
         sums = x.sums + at;
+        // Lest the compiler keep all broadcast digits on the stack for the next part of a tile.
+        if (kParts > 1) asm volatile("" : "+r"(digits));
     }
 };
 
 template <typename Source, size_t kTiles, size_t kTokens>
 inline void add_block(const uint8_t* const (&codes)[kTiles], const Side (&sides)[kTiles],
-                      const BlockDigits<kTokens>& x, Floats (&acc)[kTiles][kTokens]) {
+                      const BlockDigits& x, Floats (&acc)[kTiles][kTokens]) {
     Ints dots[kTiles][kTokens];
     dot_block<Source>(codes, x.digits, dots);
 #pragma GCC unroll 8
@@ -62,8 +63,8 @@ void direct_tile(const MatrixView& w, const Digits& x, size_t token, float* y, s
         const uint8_t* const end = record + w.record_bytes;
         for (const uint8_t* codes = record + kSidesBytes; codes < end; codes += kBytes, ++block) {
             for (size_t i = 0; i < kBytes + kSidesBytes; i += 64) __builtin_prefetch(codes + kAhead + i);
-            const BlockDigits<kTokens> digits(x, token, block);
             for (size_t part = 0; part < kParts; ++part) {
+                const BlockDigits digits(x, token, block);
                 const uint8_t* const at[1] = {codes + part * kPartBytes};
                 const Side side[1] = {load_side(record, part)};
                 add_block<Stored<format>>(at, side, digits, acc[part]);
@@ -148,7 +149,7 @@ void panel_tile(Panel& panel, const Digits& x, size_t tile, size_t token, size_t
             codes[r] = panel.codes[tile + r][b] + 4 * lane;
             sides[r] = {load(panel.scale[tile + r][b] + lane), load(panel.bias[tile + r][b] + lane)};
         }
-        add_block<Source>(codes, sides, BlockDigits<kTokens>(x, token, block + b), acc);
+        add_block<Source>(codes, sides, BlockDigits(x, token, block + b), acc);
     }
 #pragma GCC unroll 4
     for (size_t r = 0; r < kTiles; ++r)
