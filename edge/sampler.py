@@ -108,8 +108,8 @@ def _largest(values: NDArray[np.floating], count: int) -> NDArray[np.int64]:
 
 def _nucleus(probabilities: NDArray[np.float64], top_p: float) -> NDArray[np.int64]:
     """The fewest largest `probabilities` that reach top_p together; at least one."""
-    # Sorting a vocabulary of 248,320 takes 20 ms, for each of many sequences; the nucleus of a trained model lies in the
-    # first few hundred, at a high temperature in the first few thousand.
+    # Sorting a vocabulary of 248,320 takes 20 ms, for each of many sequences; the nucleus of a trained model lies in
+    # the first few hundred, at a high temperature in the first few thousand.
     for count in (*NUCLEUS_GUESSES, len(probabilities)):
         order = _largest(probabilities, count)
         before = np.cumsum(probabilities[order]) - probabilities[order]
