@@ -205,10 +205,11 @@ class _Room:
     """What is left for states, scratch, experts and layers that would otherwise stream, and how to divide it.
 
     A weight that gives way to a state or to scratch is read from disk again and again. So the states of all places
-    may take an eighth of the room, or what is left beside all weights, and the scratch of a chunk an eighth: an eighth
-    fewer experts costs a single request at most an eighth of its speed. A place more lets another request share each
-    read, and a chunk twice as long halves the reads of a long prompt: beyond about 100 tokens a chunk reads nearly all
-    experts of each layer however short it is. Where all experts are in RAM a longer chunk gains nothing.
+    may take an eighth of the room, or what is left beside all weights, and a chunk longer than the usual one an eighth
+    more scratch: an eighth fewer experts costs a single request at most an eighth of its speed. A place more lets
+    another request share each read, and a chunk twice as long halves the reads of a long prompt: beyond about 100
+    tokens a chunk reads nearly all experts of each layer however short it is (measured: edge/EXPERIMENTS.md). Where all
+    experts are in RAM a longer chunk gains nothing.
     """
 
     config: ModelConfig
@@ -243,11 +244,11 @@ class _Room:
         scratch, states = self._scratch(chunk_tokens, num_sequences), self._states(num_sequences)
         if states + scratch + self.wanted <= self.size:
             return chunk_tokens
-        most = min(MAX_CHUNK_TOKENS, self.context_tokens)
+        most, usual = min(MAX_CHUNK_TOKENS, self.context_tokens), self._scratch(DEFAULT_CHUNK_TOKENS, num_sequences)
         while (
             chunk_tokens < most
             and self.fits(num_sequences, 2 * chunk_tokens)
-            and self._scratch(2 * chunk_tokens, num_sequences) <= self.size // 8
+            and self._scratch(2 * chunk_tokens, num_sequences) <= usual + self.size // 8
         ):
             chunk_tokens *= 2
         return chunk_tokens

@@ -140,8 +140,8 @@ def test_places_and_chunks_take_an_eighth_of_the_room_at_most_where_experts_woul
     room = 12_000_000_000 - parts.baseline_bytes - parts.dense_bytes - MARGIN_BYTES
     assert (parts.num_sequences, parts.chunk_tokens) == (2, 4096)
     assert parts.state_bytes <= room / 8 < state_bytes(CONFIG, 3, 4096)
-    assert parts.scratch_bytes <= room / 8
-    assert plan(7_000_000_000, chunk_tokens=None).chunk_tokens == 512
+    assert parts.scratch_bytes <= scratch_bytes(CONFIG, 512, 2) + room / 8
+    assert plan(7_000_000_000, chunk_tokens=None).chunk_tokens == 1024
 
 
 def test_where_every_expert_fits_there_are_places_in_plenty_and_chunks_need_not_be_long() -> None:
