@@ -69,7 +69,7 @@ def route(logits: Floats, k: int) -> tuple[Indices, Floats]:
 def causal_conv(x: Floats, weight: Floats, state: Floats) -> Floats:
     """Depthwise causal convolution over time, then SiLU.
 
-    Shapes: x [T, C], weight [C, W] (newest input last), state [W-1, C]: the inputs before x, replaced by the last ones.
+    Shapes: x [T, C], weight [W, C] (newest input last), state [W-1, C]: the inputs before x, replaced by the last ones.
     """
     out = np.empty(x.shape, np.float32)
     _native.causal_conv(x, weight, state, out)

@@ -88,11 +88,10 @@ def route(logits: Floats, k: int) -> tuple[Indices, Array]:
 
 
 def causal_conv(x: Floats, weight: Floats, state: Floats) -> Array:
-    """y[t] = silu(sum over i of weight[:, i] * inputs[t + i]), inputs being the state followed by x."""
-    width = weight.shape[1]
+    """y[t] = silu(sum over i of weight[i] * inputs[t + i]), inputs being the state followed by x."""
     inputs = np.concatenate([state, x]).astype(np.float64)
     state[...] = inputs[len(x) :]
-    return silu(sum((inputs[i : i + len(x)] * weight[:, i] for i in range(width)), np.zeros(x.shape)))
+    return silu(sum((inputs[i : i + len(x)] * row for i, row in enumerate(weight)), np.zeros(x.shape)))
 
 
 def gated_delta(q: Floats, k: Floats, v: Floats, g: Floats, beta: Floats, state: Floats) -> Array:

@@ -23,7 +23,8 @@ class GatedDeltaNet:
         self._in_proj_z = weights.matrix("in_proj_z", value_width, width)
         self._in_proj_b = weights.matrix("in_proj_b", num_heads, width)
         self._in_proj_a = weights.matrix("in_proj_a", num_heads, width)
-        self._conv = weights.vector("conv1d", conv_channels(config), config.conv_width)
+        conv = weights.vector("conv1d", conv_channels(config), config.conv_width)
+        self._conv = np.ascontiguousarray(conv.T)  # [W, C]: neighbouring channels are computed side by side
         self._dt_bias = weights.vector("dt_bias", num_heads)
         self._decay_rate = -np.exp(weights.vector("A_log", num_heads))
         self._norm = weights.vector("norm", config.value_head_dim)

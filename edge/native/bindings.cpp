@@ -142,10 +142,10 @@ void py_route(In2 logits, size_t k, Array<int32_t, 2> indices, Out2 weights) {
 
 void py_causal_conv(In2 x, In2 weight, Out2 state, Out2 out) {
     const Convolution job = {x.data(),   weight.data(), state.data(),   out.data(),
-                             x.shape(0), x.shape(1),    weight.shape(1)};
+                             x.shape(0), x.shape(1),    weight.shape(0)};
     if (job.width < 1 || job.width > kMaxConvWidth)
         refuse("weight has width " + std::to_string(job.width) + ", expected 1 to " + std::to_string(kMaxConvWidth));
-    expect_shape("weight", weight, {job.channels, job.width});
+    expect_shape("weight", weight, {job.width, job.channels});
     expect_shape("state", state, {job.width - 1, job.channels});
     expect_shape("out", out, {job.num_tokens, job.channels});
     nb::gil_scoped_release released;

@@ -14,7 +14,7 @@ namespace flashgate {
 // Depthwise causal convolution over time, then SiLU.
 struct Convolution {
     const float* x;       // [num_tokens, channels]
-    const float* weight;  // [channels, width]
+    const float* weight;  // [width, channels]
     float* state;         // [width - 1, channels]: the inputs before x on entry, the last inputs on return
     float* out;           // [num_tokens, channels]
     size_t num_tokens, channels, width;

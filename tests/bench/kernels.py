@@ -128,7 +128,7 @@ def others(rounds: int) -> None:
         v, g = floats(tokens, 64, 128), -np.abs(floats(tokens, 64))
         heads, cache = floats(tokens, 32, 256), floats(4096, 2, 256)
         q, state = floats(tokens, 16, 128), np.zeros((64, 128, 128), np.float32)
-        x, weight, inputs = floats(tokens, 12288), floats(12288, 4), np.zeros((3, 12288), np.float32)
+        x, weight, inputs = floats(tokens, 12288), floats(4, 12288), np.zeros((3, 12288), np.float32)
         logits = floats(tokens, 512)
         report("gated_delta", tokens, rounds, partial(kernels.gated_delta, q, q, v, g, np.exp(g), state))
         report("attention, 4096 keys", tokens, rounds, partial(kernels.attention, heads, cache, cache, 4096 - tokens))

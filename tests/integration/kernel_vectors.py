@@ -73,7 +73,7 @@ def _layers(random: Random) -> Iterator[Case]:
     g, beta, state = -abs(random.floats(9, 6)), abs(random.floats(9, 6)) % 1, random.floats(6, 24, 45)
     delta = reference.gated_delta(q, k, v, g, beta, state.copy())
     yield Case("gated_delta", [9, 2, 6, 24, 45], [q, k, v, g, beta, state], delta)
-    x, weight, inputs = random.floats(29, 301), random.floats(301, 4), random.floats(3, 301)
+    x, weight, inputs = random.floats(29, 301), random.floats(4, 301), random.floats(3, 301)
     convolved = reference.causal_conv(x, weight, inputs.copy())
     yield Case("causal_conv", [29, 301, 4], [x, weight, inputs], convolved)
     x, weight = random.floats(19, 77), random.floats(77)

@@ -7,15 +7,11 @@ namespace {
 // kLanes channels (or the last `n` of them) over all tokens.
 void convolve_lanes(const Convolution& job, size_t channel, size_t n) {
     const size_t history = job.width - 1;
-    Floats weight[kMaxConvWidth];
-    for (size_t i = 0; i < job.width; ++i) {
-        float lanes[kLanes] = {};
-        for (size_t lane = 0; lane < n; ++lane) lanes[lane] = job.weight[(channel + lane) * job.width + i];
-        weight[i] = load(lanes);
-    }
     const auto read = [n](const float* p) { return n == kLanes ? load(p) : load_first(p, n); };
     const auto write = [n](float* p, Floats v) { n == kLanes ? store(p, v) : store_first(p, v, n); };
 
+    Floats weight[kMaxConvWidth];
+    for (size_t i = 0; i < job.width; ++i) weight[i] = read(job.weight + i * job.channels + channel);
     Floats window[kMaxConvWidth];  // the last `width` inputs, oldest first
     for (size_t i = 0; i < history; ++i) window[i] = read(job.state + i * job.channels + channel);
     for (size_t t = 0; t < job.num_tokens; ++t) {

@@ -91,7 +91,7 @@ def test_gated_delta(random: Random) -> None:
 
 
 def test_causal_conv(random: Random) -> None:
-    x, weight, state = random.floats(TOKENS, 301), random.floats(301, 4), np.zeros((3, 301), np.float32)
+    x, weight, state = random.floats(TOKENS, 301), random.floats(4, 301), np.zeros((3, 301), np.float32)
 
     def compute(tokens: slice) -> Floats:
         if tokens.start == 0:

@@ -191,9 +191,9 @@ def test_gated_delta_refuses_a_transposed_state(random: Random) -> None:
 def test_causal_conv_refuses_other_widths(random: Random) -> None:
     x = random.floats(2, 5)
     with pytest.raises(ValueError, match="state has 4 in dimension 0, expected 3"):
-        kernels.causal_conv(x, random.floats(5, 4), random.floats(4, 5))
+        kernels.causal_conv(x, random.floats(4, 5), random.floats(4, 5))
     with pytest.raises(ValueError, match="weight has width 17"):
-        kernels.causal_conv(x, random.floats(5, 17), random.floats(16, 5))
+        kernels.causal_conv(x, random.floats(17, 5), random.floats(16, 5))
 
 
 def test_gates_and_norms_refuse_unequal_shapes(random: Random) -> None:

@@ -55,7 +55,7 @@ def test_expert_ffn(form: Format, size: int, hidden: int, tokens: int, random: R
 
 @pytest.mark.parametrize(("width", "tokens"), [(4, 1), (4, 2), (4, 29), (1, 3), (16, 5)])
 def test_causal_conv(width: int, tokens: int, random: Random) -> None:
-    x, weight, state = random.floats(tokens, 301), random.floats(301, width), random.floats(width - 1, 301)
+    x, weight, state = random.floats(tokens, 301), random.floats(width, 301), random.floats(width - 1, 301)
     expected_state = state.copy()
     expected = reference.causal_conv(x, weight, expected_state)
     assert_close(kernels.causal_conv(x, weight, state), expected)
