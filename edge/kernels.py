@@ -76,6 +76,16 @@ def causal_conv(x: Floats, weight: Floats, state: Floats) -> Floats:
     return out
 
 
+def delta_gates(a: Floats, b: Floats, bias: Floats, rate: Floats) -> tuple[Floats, Floats]:
+    """The gates of `gated_delta`: g = rate * log(1 + exp(a + bias)) and beta = sigmoid(b).
+
+    Shapes: a, b [T, Hv], bias, rate [Hv], both results [T, Hv].
+    """
+    g, beta = np.empty(a.shape, np.float32), np.empty(a.shape, np.float32)
+    _native.delta_gates(a, b, bias, rate, g, beta)
+    return g, beta
+
+
 def gated_delta(q: Floats, k: Floats, v: Floats, g: Floats, beta: Floats, state: Floats) -> Floats:
     """The gated delta rule, token after token; q and k are L2-normalised here, q is scaled by Dk^-0.5.
 
@@ -119,6 +129,11 @@ def silu_mul(gate: Floats, x: Floats) -> Floats:
 def sigmoid_mul(gate: Floats, x: Floats) -> Floats:
     """sigmoid(gate) * x. Any shape, the same for both."""
     return _gated(_native.sigmoid_mul, gate, x)
+
+
+def scale_rows(gate: Floats, x: Floats) -> None:
+    """x *= sigmoid(gate), one gate per row, in place. Shapes: gate [N], x [N, D]."""
+    _native.scale_rows(gate, x)
 
 
 def read_ram(buffer: Bytes) -> float:

@@ -94,6 +94,12 @@ def causal_conv(x: Floats, weight: Floats, state: Floats) -> Array:
     return silu(sum((inputs[i : i + len(x)] * row for i, row in enumerate(weight)), np.zeros(x.shape)))
 
 
+def delta_gates(a: Floats, b: Floats, bias: Floats, rate: Floats) -> tuple[Array, Array]:
+    """rate * log(1 + exp(a + bias)), and 1 / (1 + exp(-b))."""
+    g: Array = rate.astype(np.float64) * np.logaddexp(a.astype(np.float64) + bias, 0.0)
+    return g, 1.0 / (1.0 + np.exp(-b.astype(np.float64)))
+
+
 def gated_delta(q: Floats, k: Floats, v: Floats, g: Floats, beta: Floats, state: Floats) -> Array:
     """S = exp(g) S; S = S + k ⊗ beta (v - Sᵀk); y = Sᵀq, per value head."""
     repeats = v.shape[1] // q.shape[1]

@@ -6,7 +6,6 @@ from numpy.typing import NDArray
 from edge import kernels
 from edge.batch import Block, Piece, joined
 from edge.config import ModelConfig
-from edge.layers.activations import sigmoid, softplus
 from edge.layers.weights import Weights
 from edge.state import conv_channels
 
@@ -34,8 +33,8 @@ class GatedDeltaNet:
         """Mix the f32[T, H] rows of `block`, each piece the next tokens of its sequence; the states move on."""
         config = self._config
         projected = kernels.matmul(x, self._in_proj_qkv)
-        beta = sigmoid(kernels.matmul(x, self._in_proj_b))  # [T, Hv]
-        log_decay = self._decay_rate * softplus(kernels.matmul(x, self._in_proj_a) + self._dt_bias)  # [T, Hv]
+        a, b = kernels.matmul(x, self._in_proj_a), kernels.matmul(x, self._in_proj_b)  # [T, Hv] each
+        log_decay, beta = kernels.delta_gates(a, b, self._dt_bias, self._decay_rate)
         advance = self._advance
         y = joined(
             [advance(piece, projected[piece.rows], log_decay[piece.rows], beta[piece.rows]) for piece in block.pieces]

@@ -12,7 +12,6 @@ from edge import kernels
 from edge.checkpoint.layout import ExpertLayout
 from edge.config import ModelConfig
 from edge.errors import StorageError
-from edge.layers.activations import sigmoid
 from edge.layers.mlp import GatedMlp
 from edge.layers.weights import Weights
 from edge.profiling import DISK_WAIT, EXPERTS, ROUTER, SHARED_EXPERT, Watch, each
@@ -125,7 +124,7 @@ class SparseMoe:
             return np.zeros_like(x)
         with self._sharing:
             out = self._shared.forward(x)
-            out *= sigmoid(kernels.matmul(x, self._shared_expert_gate))
+            kernels.scale_rows(kernels.matmul(x, self._shared_expert_gate).reshape(-1), out)
         return out
 
     def _add_experts(

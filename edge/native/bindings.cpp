@@ -201,6 +201,23 @@ void py_gated_rms_norm(In2 x, In2 gate, In1 weight, float eps, Out2 out) {
     gated_rms_norm(runtime(), x.data(), gate.data(), weight.data(), eps, out.data(), x.shape(0), x.shape(1));
 }
 
+void py_scale_rows(In1 gate, Out2 x) {
+    expect_shape("gate", gate, {x.shape(0)});
+    nb::gil_scoped_release released;
+    scale_rows(runtime(), gate.data(), x.data(), x.shape(0), x.shape(1));
+}
+
+void py_delta_gates(In2 a, In2 b, In1 bias, In1 rate, Out2 g, Out2 beta) {
+    const size_t num_tokens = a.shape(0), heads = a.shape(1);
+    expect_shape("b", b, {num_tokens, heads});
+    expect_shape("bias", bias, {heads});
+    expect_shape("rate", rate, {heads});
+    expect_shape("g", g, {num_tokens, heads});
+    expect_shape("beta", beta, {num_tokens, heads});
+    nb::gil_scoped_release released;
+    delta_gates(runtime(), a.data(), b.data(), bias.data(), rate.data(), g.data(), beta.data(), num_tokens, heads);
+}
+
 template <void (*op)(Runtime&, const float*, const float*, float*, size_t)>
 void py_gate(In1 gate, In1 x, Out1 out) {
     expect_shape("x", x, {gate.shape(0)});
@@ -324,6 +341,9 @@ NB_MODULE(_native, m) {
     m.def("rms_norm", py_rms_norm, strict("x"), strict("weight"), "eps"_a, "plus_one"_a, strict("out"));
     m.def("gated_rms_norm", py_gated_rms_norm, strict("x"), strict("gate"), strict("weight"), "eps"_a, strict("out"));
     m.def("silu_mul", py_gate<silu_mul>, strict("gate"), strict("x"), strict("out"));
+    m.def("scale_rows", py_scale_rows, strict("gate"), strict("x"));
+    m.def("delta_gates", py_delta_gates, strict("a"), strict("b"), strict("bias"), strict("rate"), strict("g"),
+          strict("beta"));
     m.def("sigmoid_mul", py_gate<sigmoid_mul>, strict("gate"), strict("x"), strict("out"));
 
     m.def("read_ram", py_read_ram, strict("data"));

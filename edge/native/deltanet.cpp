@@ -36,13 +36,14 @@ void gated_delta(Runtime& rt, const DeltaInputs& inputs, DeltaRule job) {
     job.k = k.get();
     job.decay = decay.get();
 
-    const size_t pieces = (job.value_dim + kColumnsPerTask - 1) / kColumnsPerTask;
-    for_pieces(rt.pool, job.value_heads * pieces, 1, 3 * job.num_tokens * job.key_dim * kColumnsPerTask,
+    const size_t columns = job.num_tokens == 1 ? job.value_dim : kColumnsPerTask;
+    const size_t pieces = (job.value_dim + columns - 1) / columns;
+    for_pieces(rt.pool, job.value_heads * pieces, 1, 3 * job.num_tokens * job.key_dim * columns,
                [&](size_t first, size_t last) {
                    for (size_t i = first; i < last; ++i) {
-                       const size_t begin = i % pieces * kColumnsPerTask;
+                       const size_t begin = i % pieces * columns;
                        rt.kernels->delta_columns(job, i / pieces, begin,
-                                                 std::min(job.value_dim, begin + kColumnsPerTask));
+                                                 std::min(job.value_dim, begin + columns));
                    }
                });
 }

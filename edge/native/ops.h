@@ -43,6 +43,9 @@ struct DeltaInputs {
     const float* g;      // log of the decay
 };
 void gated_delta(Runtime& rt, const DeltaInputs& inputs, DeltaRule job);
+// g = rate * softplus(a + bias), beta = sigmoid(b), per token and head; all [num_tokens, heads] but rate and bias.
+void delta_gates(Runtime& rt, const float* a, const float* b, const float* bias, const float* rate, float* g,
+                 float* beta, size_t num_tokens, size_t heads);
 
 void attention(Runtime& rt, const Attention& job);
 
@@ -52,6 +55,8 @@ void gated_rms_norm(Runtime& rt, const float* x, const float* gate, const float*
                     size_t num_rows, size_t width);
 void silu_mul(Runtime& rt, const float* gate, const float* up, float* out, size_t n);
 void sigmoid_mul(Runtime& rt, const float* gate, const float* x, float* out, size_t n);
+// Row i of x times sigmoid(gate[i]), in place.
+void scale_rows(Runtime& rt, const float* gate, float* x, size_t num_rows, size_t width);
 
 // Reads every word on all threads and does nothing else: the rate of this is the limit of a kernel that streams weights.
 uint32_t read_ram(Runtime& rt, const uint32_t* words, size_t n);

@@ -67,9 +67,9 @@ constexpr size_t kTileRows = 128;
 template <size_t kVectors>
 void delta_vectors(const DeltaRule& job, size_t head, size_t column) {
     constexpr size_t kWidth = kVectors * kLanes;
-    alignas(64) float tile[kTileRows * kWidth];
+    alignas(64) float tile[kVectors == 8 ? 1 : kTileRows * kWidth];  // 8: of one token only
     const Columns stored = {job.state + head * job.key_dim * job.value_dim + column, job.value_dim};
-    const bool is_copied = job.num_tokens > 1 && job.key_dim <= kTileRows;
+    const bool is_copied = kVectors < 8 && job.num_tokens > 1 && job.key_dim <= kTileRows;
     const Columns state = is_copied ? Columns{tile, kWidth} : stored;
     if (is_copied) copy_columns(stored, state, job.key_dim, kWidth);
     const size_t key_head = head / (job.value_heads / job.key_heads);
@@ -112,6 +112,9 @@ void convolve(const Convolution& job, size_t channel_begin, size_t channel_end) 
 
 void delta_columns(const DeltaRule& job, size_t head, size_t column_begin, size_t column_end) {
     size_t c = column_begin;
+    // One token takes whole rows of the state: it comes from memory, in one stream.
+    if (kRegisters == 32 && job.num_tokens == 1)
+        for (; c + 8 * kLanes <= column_end; c += 8 * kLanes) delta_vectors<8>(job, head, c);
     for (; c + 4 * kLanes <= column_end; c += 4 * kLanes) delta_vectors<4>(job, head, c);
     for (; c + kLanes <= column_end; c += kLanes) delta_vectors<1>(job, head, c);
     for (; c < column_end; ++c) delta_column(job, head, c);

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from edge import kernels
 from tests.unit.edge.kernels.random_arrays import Random
@@ -17,6 +18,20 @@ def test_gates_saturate() -> None:
     np.testing.assert_allclose(sigmoid[0, [0, 1, 4, 5, 7, 8]], [0, 0, 0.5, 0.5, 1, 1])
     assert 0 < sigmoid[0, 3] < 1e-38
     np.testing.assert_allclose(kernels.silu_mul(FAR, ones)[0, [0, 1, 5, 7, 8]], [0, 0, 0, 200, 1e38])
+
+
+def test_gates_of_the_delta_rule_are_those_of_torch_and_saturate() -> None:
+    nothing, one = np.zeros(FAR.shape[1], np.float32), np.ones(FAR.shape[1], np.float32)
+    g, beta = kernels.delta_gates(FAR, FAR, nothing, one)
+    points = torch.from_numpy(FAR)
+    np.testing.assert_allclose(g, torch.nn.functional.softplus(points).numpy(), rtol=1e-6, atol=1e-38)
+    np.testing.assert_allclose(beta, torch.sigmoid(points).numpy(), rtol=1e-6, atol=1e-38)
+
+
+def test_scaled_rows_saturate() -> None:
+    x = np.ones((FAR.shape[1], 1), np.float32)
+    kernels.scale_rows(FAR[0], x)
+    np.testing.assert_allclose(x[:, 0], torch.sigmoid(torch.from_numpy(FAR[0])).numpy(), rtol=1e-6, atol=1e-38)
 
 
 def test_routing_of_far_logits_is_finite() -> None:
@@ -59,4 +74,5 @@ def test_a_nan_reaches_the_result(random: Random) -> None:
     x = random.floats(1, 20)
     x[0, 3] = np.nan
     assert np.isnan(kernels.silu_mul(x, x)[0, 3])
+    assert np.isnan(kernels.delta_gates(x, x, x[0], x[0])).any(axis=(1, 2)).all()
     assert np.isnan(kernels.rms_norm(x, np.ones(20, np.float32), 1e-6, plus_one=False)).all()

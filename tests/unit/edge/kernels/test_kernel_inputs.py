@@ -188,6 +188,16 @@ def test_gated_delta_refuses_a_transposed_state(random: Random) -> None:
         kernels.gated_delta(q, q, v, g, g, random.floats(2, 4, 6))
 
 
+def test_gates_of_the_delta_rule_refuse_other_heads(random: Random) -> None:
+    a, heads = random.floats(2, 5), random.floats(5)
+    with pytest.raises(ValueError, match="b has 4 in dimension 1, expected 5"):
+        kernels.delta_gates(a, random.floats(2, 4), heads, heads)
+    with pytest.raises(ValueError, match="rate has 4 in dimension 0, expected 5"):
+        kernels.delta_gates(a, a, heads, random.floats(4))
+    with pytest.raises(ValueError, match="gate has 5 in dimension 0, expected 2"):
+        kernels.scale_rows(heads, a)
+
+
 def test_causal_conv_refuses_other_widths(random: Random) -> None:
     x = random.floats(2, 5)
     with pytest.raises(ValueError, match="state has 4 in dimension 0, expected 3"):

@@ -98,6 +98,22 @@ def test_gated_rms_norm(random: Random) -> None:
     assert_close(kernels.gated_rms_norm(x, gate, weight, 1e-5), reference.gated_rms_norm(x, gate, weight, 1e-5))
 
 
+@pytest.mark.parametrize("tokens", [1, 7, 29])
+def test_delta_gates(tokens: int, random: Random) -> None:
+    a, b, bias, rate = random.floats(tokens, 13), random.floats(tokens, 13), random.floats(13), random.floats(13)
+    g, beta = kernels.delta_gates(a, b, bias, rate)
+    expected_g, expected_beta = reference.delta_gates(a, b, bias, rate)
+    assert_close(g, expected_g)
+    assert_close(beta, expected_beta)
+
+
+def test_scale_rows(random: Random) -> None:
+    gate, x = random.floats(29), random.floats(29, 77)
+    expected = x / (1.0 + np.exp(-gate.astype(np.float64)))[:, None]
+    kernels.scale_rows(gate, x)
+    assert_close(x, expected)
+
+
 @pytest.mark.parametrize("name", ["silu_mul", "sigmoid_mul"])
 def test_gates(name: str, random: Random) -> None:
     gate, x = random.floats(3, 5, 19) * 10, random.floats(3, 5, 19)
