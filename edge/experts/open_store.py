@@ -46,9 +46,9 @@ def open_store(pack: Pack, num_slots: int, options: StoreOptions) -> ExpertStore
         raise
     setting = tuning.setting
     reader.tune(setting.queue_depth, setting.part_bytes)
-    log.info(
-        "disk_reads_tuned", origin=tuning.origin, bytes_per_second=round(tuning.bytes_per_second), **asdict(setting)
-    )
+    if tuning.origin != "usual":
+        rate = round(tuning.bytes_per_second)
+        log.info("disk_reads_tuned", origin=tuning.origin, bytes_per_second=rate, **asdict(setting))
     return store
 
 

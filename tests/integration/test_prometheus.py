@@ -69,7 +69,9 @@ def _drive(stack: Stack) -> None:
             assert stack.ask("phi").lane == gateway_pb2.LANE_EDGE
             # No edge has its first token in a millisecond, so this one goes to the cloud.
             assert stack.ask("public", ttft_ms=1).lane == gateway_pb2.LANE_CLOUD
-        scraped = f"sum(flashgate_route_decisions_total) >= {10 * round_}"
+        by_job = "sum(gen_ai_server_time_to_first_token_seconds_count{job='flashgate-%s'}) >= %d"
+        counts = {"gateway": 10, "edge": 5, "cloud-stub": 5}
+        scraped = " and ".join(by_job % (job, count * round_) for job, count in counts.items())
         eventually(partial(stack.prometheus.query, scraped), "the scrape of these requests")
 
 
