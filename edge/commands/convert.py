@@ -12,7 +12,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser = subparsers.add_parser(
         "convert",
         help="pack a Hugging Face checkpoint",
-        description="Pack a Qwen3.5-MoE checkpoint so that its experts can stream from disk. A run that was stopped "
+        description="Pack a Qwen3 or Qwen3.5 checkpoint so that it can stream from disk. A run that was stopped "
         "goes on where it was; OUT appears when all of it is there.",
     )
     parser.add_argument("source", metavar="SRC", type=Path, help="directory with config.json and *.safetensors")
