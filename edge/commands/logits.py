@@ -39,7 +39,8 @@ def run(args: argparse.Namespace) -> int:
     """Raises RequestError, PackError, BudgetError, StorageError."""
     from edge import logs
     from edge.budget import parse_bytes
-    from edge.engine import Engine, EngineOptions
+    from edge.engine import Engine
+    from edge.engine_options import EngineOptions
 
     logs.configure()
     ids = parse_ids(args.ids)

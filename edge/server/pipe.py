@@ -30,7 +30,7 @@ class Counters:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """First command: load the packed model at `path`. Its other fields are explained in edge.engine.EngineOptions."""
+    """First command: load the packed model at `path`. Its other fields are explained in edge.engine_options."""
 
     path: str
     memory_bytes: int

@@ -25,7 +25,8 @@ from edge.checkpoint.synth import Synthesis, SynthOptions
 from edge.checkpoint.verify import Verification
 from edge.cli import main
 from edge.config import ModelConfig
-from edge.engine import Engine, EngineOptions
+from edge.engine import Engine
+from edge.engine_options import EngineOptions
 from edge.errors import CheckpointError, PackError
 
 SMALL = replace(
