@@ -71,5 +71,6 @@ def explained_io(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        where = error.filename2 or error.filename or ""
-        raise CheckpointError(f"writing {out}: {where} {error.strerror}; run again to go on") from error
+        where = error.filename2 or error.filename
+        what = f"{where}: {error.strerror}" if where else error.strerror
+        raise CheckpointError(f"writing {out}: {what}; once that is mended, run again to go on") from error
