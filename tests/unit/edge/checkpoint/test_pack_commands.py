@@ -2,14 +2,16 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from edge.checkpoint.export import Export
 from edge.checkpoint.pack import Pack
 from edge.cli import main
-from edge.errors import CheckpointError
+from edge.errors import CheckpointError, PackError
 from tests.unit.edge.checkpoint.samples import change_json, convert
 from tests.unit.edge.checkpoint.test_pack_manifest import flip
 
@@ -127,6 +129,20 @@ def test_an_export_of_few_bits_holds_the_dequantised_weights(source: Path, bits:
     again = source.parent / "again"
     assert main(["export", str(fine.path), str(again)]) == 0
     assert (again / "model.safetensors").read_bytes() == (exported / "model.safetensors").read_bytes()
+
+
+def test_an_export_that_cannot_be_finished_leaves_nothing(pack: Path) -> None:
+    flip(pack / "layers" / "002.experts", 0)
+    with pytest.raises(PackError, match="expert 0 is altered"):
+        Export(Pack.open(pack)).write(pack.parent / "new" / "export", lambda _: None)
+    assert not any((pack.parent / "new").iterdir())
+
+
+def test_an_export_without_room_is_told_before_work_starts(pack: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(CheckpointError, match=r"export needs \d+ bytes more; 1000 are free on its disk"):
+        Export(Pack.open(pack)).write(pack.parent / "export", lambda _: None)
+    assert not (pack.parent / "export").exists()
 
 
 def test_an_export_overwrites_nothing(pack: Path) -> None:
