@@ -15,7 +15,8 @@ from edge.checkpoint.matrix import aligned_zeros
 from edge.checkpoint.pack import Pack
 from edge.checkpoint.routing_skew import frequencies
 from edge.config import ModelConfig
-from edge.engine import EngineOptions, planned
+from edge.engine_options import EngineOptions
+from edge.engine_parts import planned
 from edge.experts.disk_probe import disk_roof
 from edge.experts.simulate import POLICIES, simulate
 from edge.experts.trace import Trace

@@ -8,7 +8,7 @@ There are no end tokens: random text must not end before it was asked to.
 
 from dataclasses import replace
 
-from edge.config import FULL_ATTENTION, LINEAR_ATTENTION, ModelConfig
+from edge.config import FULL_ATTENTION, LINEAR_ATTENTION, MAX_LAYERS, ModelConfig
 from edge.errors import CheckpointError
 
 FULL_ATTENTION_INTERVAL = 4  # of which the last layer is one
@@ -77,6 +77,8 @@ def geometry(
         raise CheckpointError(f"geometry {name!r}; known: {', '.join(GEOMETRIES)}")
     config = GEOMETRIES[name]
     layers = config.num_layers if num_layers is None else num_layers
+    if layers > MAX_LAYERS:
+        raise CheckpointError(f"{layers} layers; at most {MAX_LAYERS}")
     return replace(
         config,
         num_layers=layers,

@@ -7,11 +7,10 @@ from typing import Any
 
 from edge.checkpoint.hf_keys import FAMILIES, NESTED, NESTED_KEYS, Alias, Field, Only, Rule
 from edge.checkpoint.layout import Format
-from edge.config import FULL_ATTENTION, LINEAR_ATTENTION, MAX_COUNT, ModelConfig
+from edge.config import FULL_ATTENTION, LINEAR_ATTENTION, MAX_COUNT, MAX_LAYERS, ModelConfig
 from edge.errors import CheckpointError
 
 DTYPE_NAMES = {Format.F32: "float32", Format.F16: "float16", Format.BF16: "bfloat16"}
-MAX_LAYERS = 10_000  # no model has as many: a damaged file must not fill the memory with layer kinds
 
 
 def read_fields(config: Mapping[str, Any], generation: Mapping[str, Any]) -> dict[str, Any]:

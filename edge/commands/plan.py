@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     from edge.bench.forecast import Assumptions, forecast
     from edge.bench.forecast_table import forecast_table
     from edge.budget import parse_bytes
-    from edge.engine import EngineOptions
+    from edge.engine_options import EngineOptions
     from edge.errors import RequestError
 
     logs.configure()

@@ -24,7 +24,8 @@ from edge.checkpoint.manifest import Manifest, dump_manifest
 from edge.checkpoint.matrix import Bytes
 from edge.checkpoint.random_weights import RandomMatrix
 from edge.config import FULL_ATTENTION, QWEN3, ModelConfig
-from edge.engine import Engine, EngineOptions
+from edge.engine import Engine
+from edge.engine_options import EngineOptions
 from edge.kernels import ExpertReader, crc32c
 from edge.sampler import SamplingParams
 

@@ -16,7 +16,8 @@ from edge import batch
 from edge.checkpoint.random_model import SMALL, write_random_checkpoint
 from edge.cli import main
 from edge.config import ModelConfig
-from edge.engine import Engine, EngineOptions
+from edge.engine import Engine
+from edge.engine_options import EngineOptions
 from edge.events import Failed, Finished, GenerationStats
 from edge.prefix.snapshot import snapshot_bytes
 from edge.sampler import SamplingParams
