@@ -36,7 +36,7 @@ ROOF_SECONDS = 3.0
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", metavar="WORK", type=Path)
-    parser.add_argument("--layers", type=int, default=24, help="default: 24, 2.5 GB with the embedding and the head")
+    parser.add_argument("--layers", type=int, default=24, help="default: 24, 3.4 GB with the embedding and the head")
     parser.add_argument("--share", type=float, default=1 / 3, help="of the pack's size, beside the process itself")
     parser.add_argument("--tokens", type=int, default=8, help="decoded in each round (default: 8)")
     parser.add_argument("--rounds", type=int, default=5)
