@@ -243,6 +243,7 @@ class ReadCounters:
     busy_seconds: float = 0.0  # with at least one read under way
     demand_seconds: float = 0.0  # with at least one under way that is no prefetch
     wait_seconds: float = 0.0  # in which callers of `wait` and `wait_any` were held up
+    abandoned_bytes: int = 0  # of all of them, those of reads that were abandoned
 
     @property
     def bytes_read(self) -> int:
@@ -268,12 +269,13 @@ class ExpertReader:
         except _native.ReadError as exc:
             raise StorageError(str(exc)) from None
 
-    def tune(self, queue_depth: int, part_bytes: int) -> None:
+    def tune(self, queue_depth: int, part_bytes: int, prefetch_depth: int | None = None) -> None:
         """Ask the disk for at most `queue_depth` parts (`threads` if that is less) at once, each of `part_bytes`.
 
-        With 0 nothing more is asked for until the next call.
+        With 0 nothing more is asked for until the next call. Parts of prefetches are asked for only while fewer than
+        `prefetch_depth` parts are under way; None: as if somebody waited for them.
         """
-        self._reader.tune(queue_depth, part_bytes)
+        self._reader.tune(queue_depth, part_bytes, queue_depth if prefetch_depth is None else prefetch_depth)
 
     def read(self, file: int, offset: int, out: Bytes, crc: int | None, *, is_prefetch: bool = False) -> int:
         """Start to fill `out` from paths[file] and return a ticket; its CRC-32C must equal `crc` unless that is None.
@@ -309,6 +311,13 @@ class ExpertReader:
         """Forget a read of which nothing has begun; false if it has, it then goes on and must be waited for."""
         return self._reader.cancel(ticket)
 
+    def abandon(self, ticket: int) -> bool:
+        """Drop what has not begun of a read, of which `wait` is due all the same; false if all of it has begun.
+
+        What an abandoned read leaves in `out` is undefined, and not checked.
+        """
+        return self._reader.abandon(ticket)
+
     @property
     def direct(self) -> bool:
         """Whether every file is read with O_DIRECT; false once a file system has refused it."""
@@ -318,7 +327,12 @@ class ExpertReader:
         """What was read so far, and the time it took."""
         now = self._reader.counters()
         return ReadCounters(
-            now.demand_bytes, now.prefetch_bytes, now.busy_seconds, now.demand_seconds, now.wait_seconds
+            now.demand_bytes,
+            now.prefetch_bytes,
+            now.busy_seconds,
+            now.demand_seconds,
+            now.wait_seconds,
+            now.abandoned_bytes,
         )
 
     @property

@@ -12,6 +12,7 @@ what a real model costs, without its weights:
   flashgate-edge synth /tmp/397b --geometry qwen3.5-397b-a17b --distinct-layers 4    60 layers on 20 GB of disk
   flashgate-edge synth /tmp/eighth --geometry qwen3.5-397b-a17b --layers 8           30 GB, all of it distinct
   flashgate-edge synth /tmp/hot --geometry qwen3.5-397b-a17b --layers 8 --experts 128 --routing skewed
+  flashgate-edge synth /tmp/dense --geometry qwen3-8b          4.6 GB; with less --memory its layers stream
   flashgate-edge info /tmp/397b
   flashgate-edge bench /tmp/397b --memory 12GB
 

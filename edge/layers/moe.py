@@ -36,12 +36,14 @@ class ExpertSource(Protocol):
 class GuessTaker(Protocol):
     """Reads experts before they are asked for."""
 
-    @property
-    def wants_guesses(self) -> bool:
-        """Whether `expect` would do anything: whoever guesses can save the work."""
+    def wants_guesses(self, *, is_scan: bool) -> bool:
+        """Whether `expect` would do anything in a pass of that kind: whoever guesses can save the work."""
 
     def expect(self, layer: int, experts: Sequence[int]) -> None:
-        """`layer`, the next one, is guessed to need `experts`: they may be read while the disk has nothing to do."""
+        """`layer`, the next one, is guessed to need `experts` (distinct, the surest first).
+
+        They may be read while the disk has nothing to do.
+        """
 
 
 class SparseMoe:
@@ -83,8 +85,7 @@ class SparseMoe:
     def guess(self, x: NDArray[np.float32], taker: GuessTaker) -> None:
         """Tell `taker` which experts `forward` would need for x f32[T, H]."""
         with self._routing:
-            experts, _ = kernels.route(kernels.matmul(x, self._router), self._top_k)
-            taker.expect(self._layer, np.unique(experts).tolist())
+            taker.expect(self._layer, surest_first(*kernels.route(kernels.matmul(x, self._router), self._top_k)))
 
     def _route(self, logits: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """The experts of each token, rising, and their shares: [T, K] both."""
@@ -124,6 +125,14 @@ class SparseMoe:
         for batch in each(batches, self._waiting):
             with self._computing:
                 routed.add(batch)
+
+
+def surest_first(chosen: NDArray[np.int32], shares: NDArray[np.float32]) -> list[int]:
+    """The experts in [T, K] choices, each once, by the greatest share that a token gives it."""
+    experts = chosen.ravel()[np.argsort(-shares.ravel(), kind="stable")]
+    if len(chosen) == 1:
+        return experts.tolist()
+    return list(dict.fromkeys(experts.tolist()))
 
 
 def group_by_expert(chosen: NDArray[np.int32], shares: NDArray[np.float32]) -> Routing:

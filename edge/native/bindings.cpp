@@ -400,9 +400,9 @@ public:
         : reader_(std::move(paths), threads, direct) {}
     ~PyReader() { close(); }
 
-    void tune(size_t queue_depth, size_t part_bytes) {
+    void tune(size_t queue_depth, size_t part_bytes, size_t prefetch_depth) {
         expect(part_bytes > 0 && part_bytes % Reader::kAlignment == 0, "part_bytes is not a multiple of 4096");
-        reader_.tune(queue_depth, part_bytes);
+        reader_.tune(queue_depth, part_bytes, prefetch_depth);
     }
     uint64_t read(size_t file, uint64_t offset, Array<uint8_t, 1> out, std::optional<uint32_t> crc, bool is_prefetch) {
         constexpr size_t kAlignment = Reader::kAlignment;
@@ -509,18 +509,20 @@ NB_MODULE(_native, m) {
     nb::class_<Counters>(m, "ReadCounters")
         .def_ro("demand_bytes", &Counters::demand_bytes)
         .def_ro("prefetch_bytes", &Counters::prefetch_bytes)
+        .def_ro("abandoned_bytes", &Counters::abandoned_bytes)
         .def_ro("busy_seconds", &Counters::busy_seconds)
         .def_ro("demand_seconds", &Counters::demand_seconds)
         .def_ro("wait_seconds", &Counters::wait_seconds);
     nb::class_<PyReader>(m, "Reader")
         .def(nb::init<std::vector<std::string>, size_t, bool>(), "paths"_a, "threads"_a, "direct"_a)
-        .def("tune", &PyReader::tune, "queue_depth"_a, "part_bytes"_a)
+        .def("tune", &PyReader::tune, "queue_depth"_a, "part_bytes"_a, "prefetch_depth"_a)
         .def("read", &PyReader::read, "file"_a, "offset"_a, strict("out"), "crc"_a.none(), "is_prefetch"_a)
         .def("wait", &PyReader::wait, "ticket"_a)
         .def("wait_any", &PyReader::wait_any, "tickets"_a)
         .def("is_done", [](PyReader& self, uint64_t ticket) { return self.reader().is_done(ticket); }, "ticket"_a)
         .def("promote", [](PyReader& self, uint64_t ticket) { self.reader().promote(ticket); }, "ticket"_a)
         .def("cancel", &PyReader::cancel, "ticket"_a)
+        .def("abandon", [](PyReader& self, uint64_t ticket) { return self.reader().abandon(ticket); }, "ticket"_a)
         .def("close", &PyReader::close)
         .def("counters", [](PyReader& self) { return self.reader().counters(); })
         .def_prop_ro("direct", [](PyReader& self) { return self.reader().direct(); });

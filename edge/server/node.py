@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import resource
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -212,6 +213,8 @@ def serve(options: NodeOptions) -> None:
         await Node(options).run(_announce)
 
     interrupt_nobody()
+    # Of both processes: a core file would hold prompts.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     asyncio.run(run())
 
 
