@@ -75,7 +75,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         self.filters[name] = _bounded(name, function)
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        """As jinja has it, without the two ways to bytes: these multiply and pad as texts do, but nothing weighs them."""
+        """As jinja has it, without the ways to bytes: they multiply and pad as texts do, and nothing weighs them."""
         return attr not in ("encode", "to_bytes") and super().is_safe_attribute(obj, attr, value)
 
     @contextmanager
