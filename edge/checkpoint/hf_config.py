@@ -117,7 +117,10 @@ class _Reading:
 
     def _rope(self, head_dim: int) -> tuple[int, float]:
         """Rotary dimensions and theta, from rope_parameters or, before transformers 5, from keys beside it."""
-        nested = next((key for key in ("rope_parameters", "rope_scaling") if self._text.get(key) is not None), None)
+        spelled = [key for key in ("rope_parameters", "rope_scaling") if self._text.get(key) is not None]
+        nested = next(iter(spelled), None)
+        if len(spelled) == 2 and self._text[spelled[0]] != self._text[spelled[1]]:
+            self._problems.append("rope_parameters and rope_scaling do not agree")
         rope = dict(self._section(self._text, nested)) if nested else {}
         self._check(rope, self._family.rope_keys, f"{nested}.")
         beside = {key: self._text[key] for key in ("rope_theta", "partial_rotary_factor") if key in self._text}

@@ -295,6 +295,7 @@ def test_the_outer_tie_decides_as_in_transformers() -> None:
         ({"rope_parameters": {"rope_theta": 1e6, "partial_rotary_factor": math.nan}}, "partial_rotary_factor is nan"),
         ({"rope_parameters": {"rope_theta": 1e6, "partial_rotary_factor": 0.25}}, "rotary_dim is 3; must be even"),
         ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e6}}, "rope_parameters.rope_type is 'yarn'"),
+        ({"rope_scaling": {"rope_type": "linear", "factor": 4.0}}, "rope_parameters and rope_scaling do not agree"),
         ({"rope_parameters": {"factor": 4.0}}, "unknown key rope_parameters.factor"),
         ({"tie_word_embeddings": None}, "missing key tie_word_embeddings"),
         ({"tie_word_embeddings": "no"}, "tie_word_embeddings is 'no'"),
