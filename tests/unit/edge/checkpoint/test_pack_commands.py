@@ -151,6 +151,12 @@ def test_an_export_overwrites_nothing(pack: Path) -> None:
             Export(Pack.open(pack)).write(out, lambda _: None)
 
 
+def test_random_refuses_a_seed_before_it_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["random", str(tmp_path / "out"), "--seed", "-1"]) == 1
+    assert capsys.readouterr().err == "flashgate-edge: error: seed -1; must not be negative\n"
+    assert not (tmp_path / "out").exists()
+
+
 def test_random_gives_the_same_bytes_for_the_same_seed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
         assert main(["random", str(tmp_path / name), "--seed", seed]) == 0
