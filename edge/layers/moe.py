@@ -129,10 +129,8 @@ class SparseMoe:
 
 def surest_first(chosen: NDArray[np.int32], shares: NDArray[np.float32]) -> list[int]:
     """The experts in [T, K] choices, each once, by the greatest share that a token gives it."""
-    experts = chosen.ravel()[np.argsort(-shares.ravel(), kind="stable")]
-    if len(chosen) == 1:
-        return experts.tolist()
-    return list(dict.fromkeys(experts.tolist()))
+    experts: list[int] = chosen.ravel()[np.argsort(-shares.ravel(), kind="stable")].tolist()
+    return experts if len(chosen) == 1 else list(dict.fromkeys(experts))
 
 
 def group_by_expert(chosen: NDArray[np.int32], shares: NDArray[np.float32]) -> Routing:
