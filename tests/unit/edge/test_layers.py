@@ -7,11 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge.batch import Piece
 from edge.checkpoint.layout import Format, MatrixLayout
 from edge.checkpoint.matrix import empty_matrix
+from edge.checkpoint.random_model import SMALL
 from edge.errors import PackError
+from edge.layers.deltanet import up_to_captures
 from edge.layers.moe import group_by_expert
 from edge.layers.weights import Weights
+from edge.prefix.snapshot import Capture
+from edge.state import SequenceState
 
 
 @given(st.integers(1, 40), st.integers(1, 6), st.integers(0, 2**32))
@@ -34,6 +39,17 @@ def test_grouping_by_expert_loses_and_invents_nothing(num_tokens: int, top_k: in
         for rank, expert in enumerate(chosen[row])
     }
     assert found == expected
+
+
+def test_pieces_are_computed_together_up_to_each_copy_of_a_state() -> None:
+    """Each is copied when its rows have passed and no later ones of its sequence."""
+    state = SequenceState(SMALL, 8)
+    copy, copied = Capture(state, 1), [False, True, True, False, False]
+    pieces = [Piece(slice(row, row + 1), 0, state, copy if taken else None) for row, taken in enumerate(copied)]
+    runs = list(up_to_captures(pieces))
+    assert [[piece.rows.start for piece in run] for run in runs] == [[0, 1], [2], [3, 4]]
+    assert list(up_to_captures(pieces[:3])) == runs[:2]
+    assert list(up_to_captures([])) == []
 
 
 def test_a_missing_tensor_is_named() -> None:
