@@ -26,7 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Every command of `edge.commands`, in alphabetical order."""
     parser = argparse.ArgumentParser(
         prog="flashgate-edge",
-        description="Run a mixture-of-experts model whose experts stream from disk.",
+        description="Run a Qwen3 or Qwen3.5 model whose experts, or layers, stream from disk.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

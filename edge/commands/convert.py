@@ -13,7 +13,7 @@ examples:
   flashgate-edge random ~/models/tiny && flashgate-edge convert ~/models/tiny ~/packs/tiny    without a download
 
 Reads model_type qwen3_5_moe, qwen3_5, qwen3_next, qwen3_moe and qwen3, in bf16, fp16 or fp32. OUT takes about as many
-bytes as SRC at 16 bits and 3.5 times fewer at 4; memory stays below 1 GB whatever the model. A run that was stopped,
+bytes as SRC at 16 bits and 3.5 times fewer at 4; some 100 MB of memory do, whatever the model. A run that was stopped,
 even by kill -9, goes on where it was; OUT appears when all of it is there. Then: flashgate-edge verify OUT
 """
 

@@ -57,6 +57,7 @@ def test_verify_names_every_bad_piece(pack: Path, capsys: pytest.CaptureFixture[
     (pack / "layers" / "002.experts").unlink()
     flip(pack / "dense.bin", opened.manifest.contents.dense[2].offset)
     flip(pack / "tokenizer" / "tokenizer.json", 40)
+    (pack / "tokenizer" / "chat_template.jinja").write_text("new")
     assert main(["verify", str(pack)]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert [line.removeprefix(f"bad: {pack}/") for line in lines[:-1]] == [
@@ -67,8 +68,9 @@ def test_verify_names_every_bad_piece(pack: Path, capsys: pytest.CaptureFixture[
         "layers/001.experts: layer 1 expert 4 is not all there",
         "layers/002.experts: No such file or directory",
         "tokenizer/tokenizer.json: the file is altered: its checksum does not match",
+        "tokenizer/chat_template.jinja: added after packing",
     ]
-    assert lines[-1] == f"{pack}: 7 problems: convert again"
+    assert lines[-1] == f"{pack}: 8 problems: convert again"
 
 
 def test_verify_trusts_no_altered_manifest(pack: Path, capsys: pytest.CaptureFixture[str]) -> None:

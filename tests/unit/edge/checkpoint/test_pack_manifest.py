@@ -84,7 +84,7 @@ def test_each_layers_dense_tensors_can_be_read_in_one_piece(pack: Path) -> None:
         (lambda pack: (pack / "layers" / "001.experts").unlink(), "001.experts: No such file"),
         (lambda pack: (pack / "tokenizer" / "tokenizer.json").write_text("{}"), "tokenizer.json: 2 bytes"),
         (lambda pack: flip(pack / "tokenizer" / "tokenizer.json", 40), "tokenizer.json: altered: its checksum"),
-        (lambda pack: (pack / "tokenizer" / "chat_template.jinja").write_text("x"), "chat_template.jinja: not in the"),
+        (lambda pack: (pack / "tokenizer" / "chat_template.jinja").write_text("x"), "chat_template.jinja: added after"),
         (lambda pack: (pack / "manifest.json").write_bytes(b"\xff"), "manifest.json: not JSON"),
         (lambda pack: os.truncate(pack / "manifest.json", 1000), "manifest.json: not JSON, cut off or altered"),
         (lambda pack: (pack / "manifest.json").write_text("[]"), "not the manifest of a packed model"),
