@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import tokenizers
 
 from edge.chat_template import ChatTemplate
 from edge.detokenizer import Detokenizer
-from edge.errors import PackError, RequestError
+from edge.errors import EdgeError, PackError, RequestError
 from edge.sampler import SamplingParams
 
 # SentencePiece's byte fallback.
@@ -71,7 +72,7 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         """The ids of a plain prompt, with the special tokens that the tokenizer puts around one.
 
-        Raises: RequestError on text that has no UTF-8 form.
+        Raises: RequestError on text that has no UTF-8 form or that this tokenizer cannot take.
         """
         return self._encode(text, add_special_tokens=True)
 
@@ -82,8 +83,12 @@ class Tokenizer:
         return self._encode(self._chat_template.render(messages), add_special_tokens=False)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of `ids` without special tokens; ids beyond the vocabulary read as nothing."""
-        return self._backend.decode(list(ids), skip_special_tokens=True)
+        """The text of `ids` without special tokens; ids beyond the vocabulary read as nothing.
+
+        Raises: PackError if this tokenizer cannot say it.
+        """
+        with _library_errors(PackError, "the model's tokenizer failed on token ids"):
+            return self._backend.decode(list(ids), skip_special_tokens=True)
 
     def detokenizer(self) -> Detokenizer:
         """A new stream of ids to text."""
@@ -94,7 +99,26 @@ class Tokenizer:
             text.encode()
         except UnicodeEncodeError:
             raise RequestError("the prompt has characters that are not valid Unicode text") from None
-        return list(self._backend.encode(text, add_special_tokens=add_special_tokens).ids)
+        with _library_errors(RequestError, "the model's tokenizer cannot take this text"):
+            return list(self._backend.encode(text, add_special_tokens=add_special_tokens).ids)
+
+
+@contextmanager
+def _library_errors(kind: type[EdgeError], what: str) -> Iterator[None]:
+    """Turns what the library raises into one of ours, without its words: they may quote the text.
+
+    It raises bare Exceptions, and for its panics, which some texts bring about, something that is not even that.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if not _is_of_library(error):
+            raise
+        raise kind(f"{what} ({type(error).__name__})") from None
+
+
+def _is_of_library(error: BaseException) -> bool:
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -114,7 +138,9 @@ def _read_backend(path: Path) -> tokenizers.Tokenizer:
         raise PackError(f"{path}: no such file")
     try:
         return tokenizers.Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises nothing narrower
+    except BaseException as error:  # as in _library_errors, but these words are about the file
+        if not _is_of_library(error):
+            raise
         raise PackError(f"{path}: {error}") from error
 
 

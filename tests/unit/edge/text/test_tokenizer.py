@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -74,6 +75,25 @@ def test_text_makes_the_round_trip(tokenizer_dir: Path) -> None:
 def test_text_with_a_lone_surrogate_is_refused(tokenizer_dir: Path) -> None:
     with pytest.raises(RequestError, match="not valid Unicode"):
         Tokenizer.from_dir(tokenizer_dir).encode("\ud83d")
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "?"}}, "canary"),  # raises an Exception
+        ({"pre_tokenizer": {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated"}}, "a" * 40 + "b"),
+    ],
+)
+def test_a_text_that_the_library_breaks_on_is_refused_without_its_words(
+    tokenizer_dir: Path, changes: dict[str, dict[str, object]], text: str
+) -> None:
+    file = tokenizer_dir / "tokenizer.json"
+    content = json.loads(file.read_text())
+    for key, value in changes.items():
+        content[key] = value | {"invert": False} if key == "pre_tokenizer" else value
+    file.write_text(json.dumps(content))
+    with pytest.raises(RequestError, match=r"cannot take this text \((Panic)?Exception\)$"):
+        Tokenizer.from_dir(tokenizer_dir).encode(text)
 
 
 def test_ids_beyond_the_vocabulary_read_as_nothing(tokenizer_dir: Path) -> None:
