@@ -40,7 +40,7 @@ class Assumptions:
     compute_rate: float | None = None  # weights that the kernels go through; None: measured here
     routing: str = UNIFORM  # or SKEWED, as the real model's
     trace: Path | None = None  # recorded by `bench --trace`: instead of `routing`
-    recall: float = 0.0  # of reads on a guess, as `bench` reports it
+    recall: float = 0.75  # of reads on a guess, as `bench` reports it; this is usual, for random weights and real ones
     prompt_tokens: int = 512
 
 
