@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import tokenizers
 from edge.chat_template import ChatTemplate
 from edge.detokenizer import Detokenizer
 from edge.errors import PackError, RequestError
+from edge.sampler import SamplingParams
 
 # SentencePiece's byte fallback.
 BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
@@ -101,7 +102,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise PackError(f"{path}: {error}") from error
     if not isinstance(content, dict):
         raise PackError(f"{path}: holds a {type(content).__name__} instead of an object")
@@ -139,8 +140,8 @@ def _chat_template_source(path: Path, config: Mapping[str, Any]) -> str | None:
             raise PackError(f"{file}: {error}") from error
     source = config.get("chat_template")
     if isinstance(source, list):
-        named = {entry.get("name"): entry.get("template") for entry in source if isinstance(entry, dict)}
-        source = named.get("default")
+        named = (entry for entry in source if isinstance(entry, dict) and entry.get("name") == "default")
+        source = next((entry.get("template") for entry in named), None)
     if source is not None and not isinstance(source, str):
         raise PackError(f"{path / 'tokenizer_config.json'}: chat_template is a {type(source).__name__}")
     return source
@@ -150,10 +151,10 @@ def _eos_token_ids(
     backend: tokenizers.Tokenizer, special_tokens: Mapping[str, str], generation: Mapping[str, Any]
 ) -> frozenset[int]:
     named = generation.get("eos_token_id")
-    ids = set(named) if isinstance(named, list) else {named}
+    ids = list(named) if isinstance(named, list) else [named]
     if "eos_token" in special_tokens:
-        ids.add(backend.token_to_id(special_tokens["eos_token"]))
-    return frozenset(i for i in ids if isinstance(i, int))
+        ids.append(backend.token_to_id(special_tokens["eos_token"]))
+    return frozenset(i for i in ids if type(i) is int)  # no bool
 
 
 def _sampling_defaults(generation: Mapping[str, Any], path: Path) -> SamplingDefaults:
@@ -163,4 +164,9 @@ def _sampling_defaults(generation: Mapping[str, Any], path: Path) -> SamplingDef
     given = {key: value for key, value in named.items() if value is not None}
     if not all(isinstance(value, int | float) for value in given.values()):
         raise PackError(f"{path}: temperature, top_p, top_k and min_p must be numbers")
-    return SamplingDefaults(**{"temperature": 1.0, **given})
+    defaults = SamplingDefaults(**{"temperature": 1.0, **given})
+    try:
+        SamplingParams(**asdict(defaults))
+    except RequestError as error:  # here, where the file is at fault, and not at every request
+        raise PackError(f"{path}: {error}") from error
+    return defaults

@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.checkpoint.contents import DENSE_FILE, TOKENIZER_DIR, DenseEntry
+from edge.checkpoint.contents import DENSE_FILE, TOKENIZER_DIR, TOKENIZER_FILES, DenseEntry
 from edge.checkpoint.disk import PackFile, file_crc
 from edge.checkpoint.layout import ExpertLayout
 from edge.checkpoint.manifest import Manifest, read_manifest
@@ -77,7 +77,10 @@ class Pack:
         return tuple(self.path / TOKENIZER_DIR / file.name for file in self.manifest.tokenizer)
 
     def _check_tokenizer(self) -> None:
-        """Raise PackError if a file of the tokenizer is altered: the text would be plausible nonsense."""
+        """Raise PackError if a file of the tokenizer is altered or new: the text would be plausible nonsense."""
+        for name in set(TOKENIZER_FILES).difference(file.name for file in self.manifest.tokenizer):
+            if (self.path / TOKENIZER_DIR / name).exists():
+                raise PackError(f"{self.path / TOKENIZER_DIR / name}: not in the manifest: added after packing")
         for path, file in zip(self.tokenizer_files(), self.manifest.tokenizer, strict=True):
             if file_crc(path) != (file.nbytes, file.crc):
                 raise PackError(f"{path}: altered: its checksum does not match")

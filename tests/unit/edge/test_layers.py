@@ -1,5 +1,7 @@
 """The parts of the layers that are plain numpy: rotation, grouping, looking weights up."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -19,11 +21,12 @@ def test_grouping_by_expert_loses_and_invents_nothing(num_tokens: int, top_k: in
     shares = rng.random((num_tokens, top_k), dtype=np.float32)
     routing = group_by_expert(chosen, shares)
     assert routing.experts == sorted(set(chosen.ravel().tolist()))
+    assert routing.rows.dtype.name == "int32"
+    assert routing.shares.dtype.name == "float32"
     found: dict[tuple[int, int], float] = {}
-    for expert, rows, weights in zip(routing.experts, routing.rows, routing.shares, strict=True):
+    for expert, (begin, end) in zip(routing.experts, pairwise([0, *routing.ends]), strict=True):
+        rows, weights = routing.rows[begin:end], routing.shares[begin:end]
         assert (np.diff(rows) > 0).all()
-        assert rows.dtype.name == "int32"
-        assert weights.dtype.name == "float32"
         found |= {(row, expert): weight for row, weight in zip(rows.tolist(), weights.tolist(), strict=True)}
     expected = {
         (row, int(expert)): float(shares[row, rank])
