@@ -161,7 +161,8 @@ def test_vandals_kills_and_a_crowd_leave_a_node_that_answers_as_before(
 
     with watched(node), ThreadPoolExecutor(12) as pool:
         ends = {end for round_ in range(2) for end in meet(round_)}
-    status = eventually(lambda: (found := node.status()).running == found.queue_depth == 0 and found, "an idle node")
+    eventually(lambda: node.status().running == node.status().queue_depth == 0, "an idle node")
+    status = node.status()
     assert (status.pending_prompt_tokens, status.pending_completion_tokens, status.steps_until_place) == (0, 0, 0)
     assert ends == {"OK", "CANCELLED", "DEADLINE_EXCEEDED", "UNAVAILABLE"}
     everything = node.process.stderr()

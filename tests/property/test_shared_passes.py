@@ -198,4 +198,4 @@ def assert_idle(engine: Engine) -> None:
     assert isinstance(store, ExpertStore)
     if store._lookahead:
         store._lookahead.reclaim()  # what is read on a guess is held until somebody asks
-    assert store._slots.cache.num_pinned == 0
+    assert store._slots.cache.num_held == 0
