@@ -26,7 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Every command of `edge.commands`, in alphabetical order."""
     parser = argparse.ArgumentParser(
         prog="flashgate-edge",
-        description="Run a mixture-of-experts model whose experts stream from disk.",
+        description="Run a Qwen3 or Qwen3.5 model whose experts, or layers, stream from disk.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -39,8 +39,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Exit status: 0 done, 1 an error that was explained, 2 wrong usage, 130 interrupted."""
-    args = build_parser().parse_args(argv)
     try:
+        _open_missing_streams()
+        args = build_parser().parse_args(argv)
         status: int = args.func(args)
         sys.stdout.flush()  # here, where what fails can still be said
     except EdgeError as error:
@@ -58,6 +59,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"flashgate-edge: error: {where}{error.strerror or error}", file=sys.stderr)
         return 1
     return status
+
+
+def _open_missing_streams() -> None:
+    """Let what goes to a stream that the shell closed (`>&-`) go nowhere, and no file of ours take its place."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 -- for as long as the process lives
 
 
 def _drop_unwritten_output() -> None:

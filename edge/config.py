@@ -13,7 +13,13 @@ QWEN3, QWEN3_MOE, QWEN3_NEXT = "qwen3", "qwen3_moe", "qwen3_next"
 QWEN3_5, QWEN3_5_MOE = "qwen3_5_text", "qwen3_5_moe_text"
 FAMILIES = (QWEN3, QWEN3_MOE, QWEN3_NEXT, QWEN3_5, QWEN3_5_MOE)
 MAX_COUNT = 2**31  # of anything: a damaged file must not send arithmetic out of range
-
+# Of what tables have an entry for each, and no model has nearly as many: a damaged file must not fill the memory.
+MAX_LAYERS = 1024
+MOST = {
+    "num_layers": MAX_LAYERS,
+    "num_experts": 4096,
+    **dict.fromkeys(("num_attention_heads", "num_kv_heads", "num_key_heads", "num_value_heads"), 4096),
+}
 
 # Fields of which all are above 0 in a model that has such layers, and may be 0 in one that has none.
 LINEAR_FIELDS = ("num_key_heads", "num_value_heads", "key_head_dim", "value_head_dim", "conv_width")
@@ -63,7 +69,7 @@ class ModelConfig:
         if self.family not in FAMILIES:
             raise CheckpointError(f"family is {self.family!r}; known: {', '.join(FAMILIES)}")
         for field, kind in get_type_hints(type(self)).items():
-            most = {int: MAX_COUNT, float: sys.float_info.max}.get(kind)
+            most = MOST.get(field) or {int: MAX_COUNT, float: sys.float_info.max}.get(kind)
             value = getattr(self, field)
             if most is not None and not (0 < value <= most or (field in OPTIONAL_FIELDS and value == 0)):
                 raise CheckpointError(f"{field} is {value}; must be above 0 and at most {most}")

@@ -4,114 +4,33 @@ After any error the engine goes on: the others' states are untouched, a new requ
 failed read leaves no slot behind.
 """
 
-import os
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Ids
-from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 import numpy as np
-import structlog
 from numpy.typing import NDArray
 
-from edge import kernels
 from edge.batch import Segment
-from edge.budget import (
-    MemoryPlan,
-    logits_block_tokens,
-    peak_resident_bytes,
-    plan_memory,
-    resident_bytes,
-    sensible_prefix_bytes,
-)
-from edge.checkpoint.pack import Pack
-from edge.dense_disk import DenseWeights, load_dense
-from edge.dense_sizes import DenseSizes
+from edge.budget import logits_block_tokens, peak_resident_bytes, resident_bytes
+from edge.engine_options import EngineOptions
+from edge.engine_parts import EngineParts, Progress, open_parts, unheard
+from edge.engine_stats import EngineStats
 from edge.errors import RequestError
 from edge.events import Event, Failed, GenerationStats, Token
 from edge.experts.absent import NoExperts
-from edge.experts.open_store import StoreOptions, open_store
 from edge.experts.store import ExpertStore
-from edge.experts.tuning import ReadSetting
-from edge.locking import lock_in_ram
 from edge.loop import RequestLoop, nothing
-from edge.model import Model
-from edge.prefix.disk import DiskTier
-from edge.prefix.open_store import open_disk
-from edge.prefix.snapshot import snapshot_bytes
-from edge.prefix.store import PrefixStats, PrefixStore
+from edge.prefix.store import PrefixStore
 from edge.profiling import UNTIMED, Watch
 from edge.sampler import Sampling
 from edge.scheduler import Scheduler
 from edge.state import StatePool
 
-log = structlog.get_logger()
-
 # The most prompt tokens in a pass that also decodes: its length is the pause between two tokens of every other request.
 # In RAM it grows with the tokens; from disk, nearly all experts are read for few tokens already.
 RESIDENT_SHARED_TOKENS, STREAMED_SHARED_TOKENS = 128, 512
-
-
-@dataclass(frozen=True, slots=True)
-class EngineOptions:
-    """How a model is to run."""
-
-    memory_bytes: int
-    context_tokens: int = 4096
-    threads: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
-    chunk_tokens: int | None = None  # most tokens of prompts in one pass; None: as many as are worth their memory
-    max_sequences: int | None = None  # requests that run at once; None: as many as are worth their memory
-    expert_slots: int | None = None  # at most so many experts in RAM, below what the budget allows; for measurements
-    prefix_memory_bytes: int | None = 0  # for snapshots of prompts' beginnings; None: as budget.py finds sensible
-    prefix_disk_bytes: int = 0  # the most of them that may lie in prefix_dir
-    prefix_dir: Path | None = None  # snapshots outlive the engine there, readable as prompts for whoever may read it
-    verify: Literal["first", "always", "off"] = "always"  # which reads of an expert are checked against its checksum
-    prefetch: bool = True  # read ahead what the next layer is guessed to need, where the disk idles
-    reading: ReadSetting | None = None  # how the disk is asked; None: chosen by a short probe where experts stream
-
-    def __post_init__(self) -> None:
-        for name in ("memory_bytes", "context_tokens", "threads", "chunk_tokens", "max_sequences", "expert_slots"):
-            _check_least(name, getattr(self, name), 1)
-        for name in ("prefix_memory_bytes", "prefix_disk_bytes"):
-            _check_least(name, getattr(self, name), 0)
-        if (self.prefix_dir is None) != (self.prefix_disk_bytes == 0):
-            raise RequestError("prefix_dir and prefix_disk_bytes go together: where, and how much at most")
-        if self.prefix_dir and self.prefix_memory_bytes == 0:
-            raise RequestError("prefix_memory_bytes is 0: snapshots reach prefix_dir through memory")
-
-
-@dataclass(frozen=True, slots=True)
-class EngineStats:
-    """The engine since it was loaded."""
-
-    expert_hits: int
-    expert_lookups: int
-    expert_read_bytes: int
-    dense_read_bytes: int
-    disk_seconds: float
-    experts_resident: int
-    expert_slots: int
-    memory_bytes: int
-    peak_memory_bytes: int
-    memory_budget_bytes: int
-    prefixes: PrefixStats
-    prefetch_bytes: int = 0  # of the expert bytes, those read on a guess
-    prefetch_wasted_bytes: int = 0  # and of these, not asked for by the layer that they were meant for
-    prefetch_recall: float = 0.0  # share of the experts needed that had been guessed, read or not
-
-    @property
-    def hit_rate(self) -> float:
-        """Share of expert look-ups answered from RAM; 0 before the first."""
-        return self.expert_hits / self.expert_lookups if self.expert_lookups else 0.0
-
-
-Progress = Callable[[int, int], None]
-
-
-def unheard(done: int, total: int) -> None:
-    """Progress that nobody follows."""
 
 
 def never() -> bool:
@@ -126,27 +45,19 @@ class Engine:
     `logits_blocks` is used at a time, which do the same inside.
     """
 
-    def __init__(
-        self,
-        pack: Pack,
-        options: EngineOptions,
-        model: Model,
-        dense: DenseWeights,
-        store: ExpertStore | NoExperts,
-        plan: MemoryPlan,
-        prefix_disk: DiskTier | None = None,
-    ) -> None:
-        self.pack = pack
-        self.config = pack.config
+    def __init__(self, parts: EngineParts, options: EngineOptions) -> None:
+        config, plan = parts.pack.config, parts.plan
+        self.pack = parts.pack
+        self.config = config
         self.context_tokens = options.context_tokens
         self.plan = plan
         self.last = GenerationStats(0)
         self._options = options
-        self._model = model
-        self._dense = dense
-        self._store = store
-        self._states = StatePool(pack.config, plan.num_sequences, options.context_tokens)
-        has_all_experts = plan.num_slots == pack.config.num_layers * pack.config.num_experts
+        self._model = parts.model
+        self._dense = parts.dense
+        self._store = parts.store
+        self._states = StatePool(config, plan.num_sequences, options.context_tokens)
+        has_all_experts = plan.num_slots == config.num_layers * config.num_experts
         is_resident = has_all_experts and not plan.streamed_layers
         scheduler = Scheduler(
             num_places=plan.num_sequences,
@@ -156,51 +67,19 @@ class Engine:
                 plan.chunk_tokens, RESIDENT_SHARED_TOKENS if is_resident else STREAMED_SHARED_TOKENS
             ),
         )
-        self._prefixes = PrefixStore(pack.config, plan.prefix_bytes, prefix_disk)
-        self._requests = RequestLoop(pack.config, model, store, self._states, scheduler, self._prefixes)
+        self._prefixes = PrefixStore(config, plan.prefix_bytes, parts.prefix_disk)
+        self._requests = RequestLoop(config, parts.model, parts.store, self._states, scheduler, self._prefixes)
         self._own_job = -1  # of `generate`: below zero, so that it meets no submitted one
 
     @classmethod
     def load(cls, path: Path, options: EngineOptions, progress: Progress = unheard, watch: Watch = UNTIMED) -> Self:
-        """Load the packed model at `path`; `progress` is told the dense bytes loaded and all of them.
-
-        `watch` is told what the time goes to.
-
-        Raises PackError, BudgetError, StorageError, PrefixDirectoryError.
-        """
-        pack = Pack.open(path)
-        if options.context_tokens > pack.config.max_positions:
-            limits = {"context_tokens": options.context_tokens, "max_positions": pack.config.max_positions}
-            log.warning("context_beyond_trained_positions", **limits)
-        kernels.set_num_threads(options.threads)
-        plan = planned(pack, options)
-        with ExitStack() as on_error:
-            prefix_disk = None
-            if options.prefix_dir:
-                prefix_disk = open_disk(options.prefix_dir, options.prefix_disk_bytes, pack)
-                on_error.callback(prefix_disk.directory.close)
-            dense = load_dense(pack, plan, _counted(progress, pack.dense_nbytes), watch)
-            on_error.callback(dense.close)
-            store: ExpertStore | NoExperts = NoExperts()
-            if pack.config.num_experts:
-                how = StoreOptions(options.verify, options.prefetch, options.reading)
-                store = open_store(pack, plan.num_slots, how)
-            if not lock_in_ram([*dense.arrays, store.memory]):
-                log.warning("weights_not_locked_in_ram", bytes=plan.dense_bytes + plan.expert_bytes)
-            source = store if isinstance(store, ExpertStore) else None
-            model = Model(
-                pack.config,
-                dense.tensors,
-                source,
-                watch,
-                source,
-                stream=dense.stream,
-                head=dense.head,
-                embedding=dense.embedding,
-            )
-            engine = cls(pack, options, model, dense, store, plan, prefix_disk)
-            on_error.pop_all()
-        return engine
+        """An engine for the packed model at `path`. The contract: edge.engine_parts.open_parts."""
+        parts = open_parts(path, options, progress, watch)
+        try:
+            return cls(parts, options)
+        except BaseException:
+            parts.close()
+            raise
 
     @property
     def has_work(self) -> bool:
@@ -342,46 +221,6 @@ class Engine:
         for token in (min(ids), max(ids)):
             _check_range("token id", token, 0, self.config.vocab_size - 1)
         return ids
-
-
-def planned(pack: Pack, options: EngineOptions) -> MemoryPlan:
-    """How this process, as big as it is now, would share its memory out. Raises BudgetError."""
-    return plan_memory(
-        pack.config,
-        pack.manifest.contents.experts,
-        dense=DenseSizes.of(pack.manifest.contents),
-        baseline_bytes=resident_bytes(),
-        memory_bytes=options.memory_bytes,
-        context_tokens=options.context_tokens,
-        chunk_tokens=options.chunk_tokens,
-        most_slots=options.expert_slots,
-        max_sequences=options.max_sequences,
-        prefix_bytes=_wished_prefix_bytes(options, pack),
-    )
-
-
-def _counted(progress: Progress, total: int) -> Callable[[int], None]:
-    done = 0
-
-    def advance(count: int) -> None:
-        nonlocal done
-        done += count
-        progress(done, total)
-
-    return advance
-
-
-def _wished_prefix_bytes(options: EngineOptions, pack: Pack) -> int | None:
-    if options.prefix_memory_bytes is None and options.prefix_dir:
-        # Through memory that holds no full context, nothing of a long prompt would reach the disk.
-        least = snapshot_bytes(pack.config, options.context_tokens)
-        return max(least, sensible_prefix_bytes(pack.config, options.memory_bytes, options.context_tokens))
-    return options.prefix_memory_bytes
-
-
-def _check_least(name: str, value: int | None, least: int) -> None:
-    if value is not None and value < least:
-        raise RequestError(f"{name} is {value}: it must be at least {least}")
 
 
 def _check_range(name: str, value: int, least: int, most: int | None) -> None:

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -33,26 +34,66 @@ def matmul(x: Floats, w: Matrix) -> Floats:
     return out
 
 
-def expert_ffn(x: Floats, block: Bytes, layout: ExpertLayout) -> Floats:
-    """down(silu(gate x) * up x) of one expert. Shapes: x [N, H], block [block_bytes], result [N, H]."""
-    out = np.empty((len(x), layout.down.rows), np.float32)
-    _native.expert_ffn(x, block, _expert(layout), out)
-    return out
+class Projections:
+    """Matrices of one width, for products with one input: prepared once, and all their rows shared out at once."""
+
+    def __init__(self, *matrices: Matrix) -> None:
+        layouts = [matrix.layout for matrix in matrices]
+        self._native = _native.Projections([matrix.data for matrix in matrices], [_matrix(each) for each in layouts])
+        self._ends = list(accumulate(layout.rows for layout in layouts))
+
+    def __call__(self, x: Floats) -> list[Floats]:
+        """matmul(x, matrix) of each, bit for bit. Shapes: x [T, cols], results [T, rows]."""
+        num_tokens, begin, products = len(x), 0, []
+        out = np.empty(num_tokens * self._ends[-1], np.float32)
+        self._native.multiply(x, out)
+        for end in self._ends:
+            products.append(out[num_tokens * begin : num_tokens * end].reshape(num_tokens, end - begin))
+            begin = end
+        return products
 
 
-def expert_ffn_grouped(x: Floats, rows: Sequence[Indices], blocks: Sequence[Bytes], layout: ExpertLayout) -> Floats:
-    """Several experts, each for some rows of x: expert_ffn(x[rows[e]], blocks[e], layout) bit for bit, e after e.
+class GatedMlp:
+    """down(silu(gate x) * up x), times sigmoid(scale x) if there is a `scale` of one row."""
 
-    Shapes: x [T, H], rows[e] [N_e] in any order, result [sum of N_e, H]. All share the threads at once.
+    def __init__(self, gate: Matrix, up: Matrix, down: Matrix, scale: Matrix | None = None) -> None:
+        """ValueError unless gate and up are stored alike, and all fit together."""
+        matrices = [gate, up, down, *([scale] if scale else [])]
+        data, layouts = [matrix.data for matrix in matrices], [_matrix(matrix.layout) for matrix in matrices]
+        self._native = _native.GatedMlp(data, layouts)
+
+    def __call__(self, x: Floats) -> Floats:
+        """Shapes: x and result [T, H]."""
+        out = np.empty(x.shape, np.float32)
+        self._native.multiply(x, out)
+        return out
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """Which tokens go to which experts. Expert number i takes the entries [ends[i - 1], ends[i]) of rows and shares."""
+
+    experts: list[int]  # distinct, rising
+    ends: Sequence[int]
+    rows: Indices  # tokens, rising within an expert
+    shares: Floats  # the weight of the expert's output in that token
+
+
+class ExpertSum:
+    """The outputs of routed experts, each times its share, added to `out` in rising order in whatever order they come.
+
+    A sum of floats depends on its order, and the order in which experts come on what a cache happened to hold.
     """
-    out = np.empty((sum(map(len, rows)), layout.down.rows), np.float32)
-    _native.expert_ffn_grouped(x, rows, blocks, _expert(layout), out)
-    return out
 
+    def __init__(self, x: Floats, routing: Routing, layout: ExpertLayout, out: Floats) -> None:
+        """Shapes: x, out [T, H], apart from each other. What comes early waits: one output per row."""
+        self._native = _native.ExpertSum(
+            x, out, routing.experts, routing.ends, routing.rows, routing.shares, _expert(layout)
+        )
 
-def scatter_add(out: Floats, rows: Indices, weights: Floats, y: Floats) -> None:
-    """out[rows] += weights * y. Shapes: out [T, H], rows [N] distinct, weights [N], y [N, H]."""
-    _native.scatter_add(out, rows, weights, y)
+    def add(self, batch: Sequence[tuple[int, Bytes]]) -> None:
+        """Some experts, each of which comes once, and their blocks [block_bytes], on all threads together."""
+        self._native.add(batch)
 
 
 def route(logits: Floats, k: int) -> tuple[Indices, Floats]:
@@ -95,6 +136,30 @@ def gated_delta(q: Floats, k: Floats, v: Floats, g: Floats, beta: Floats, state:
     out = np.empty(v.shape, np.float32)
     _native.gated_delta(q, k, v, g, beta, state, out)
     return out
+
+
+class DeltaNet:
+    """What lies between the projections of a Gated DeltaNet layer: its convolution, gates, delta rule and gated norm.
+
+    Shapes: conv [W, C], bias, rate [Hv], norm [Dv]; C = 2 Hk Dk + Hv Dv: queries, keys and values side by side.
+    """
+
+    def __init__(
+        self, conv: Floats, bias: Floats, rate: Floats, norm: Floats, eps: float, *, key_heads: int, key_dim: int
+    ) -> None:
+        self._native = _native.DeltaNet(conv, bias, rate, norm, eps, key_heads, key_dim)
+
+    def __call__(
+        self, qkv: Floats, z: Floats, b: Floats, a: Floats, states: Sequence[tuple[int, Floats, Floats]]
+    ) -> Floats:
+        """The next tokens of some sequences side by side; their states move on, no two of which share memory.
+
+        Shapes: qkv [T, C], z and result [T, Hv Dv], b, a [T, Hv]; states: the number of tokens of each sequence, the
+        state of its convolution [W-1, C] and the recurrent one [Hv, Dk, Dv].
+        """
+        out = np.empty(z.shape, np.float32)
+        self._native.advance(qkv, z, b, a, states, out)
+        return out
 
 
 def attention(q: Floats, k: Floats, v: Floats, start: int) -> Floats:
@@ -178,6 +243,7 @@ class ReadCounters:
     busy_seconds: float = 0.0  # with at least one read under way
     demand_seconds: float = 0.0  # with at least one under way that is no prefetch
     wait_seconds: float = 0.0  # in which callers of `wait` and `wait_any` were held up
+    abandoned_bytes: int = 0  # of all of them, those of reads that were abandoned
 
     @property
     def bytes_read(self) -> int:
@@ -203,12 +269,13 @@ class ExpertReader:
         except _native.ReadError as exc:
             raise StorageError(str(exc)) from None
 
-    def tune(self, queue_depth: int, part_bytes: int) -> None:
+    def tune(self, queue_depth: int, part_bytes: int, prefetch_depth: int | None = None) -> None:
         """Ask the disk for at most `queue_depth` parts (`threads` if that is less) at once, each of `part_bytes`.
 
-        With 0 nothing more is asked for until the next call.
+        With 0 nothing more is asked for until the next call. Parts of prefetches are asked for only while fewer than
+        `prefetch_depth` parts are under way; None: as if somebody waited for them.
         """
-        self._reader.tune(queue_depth, part_bytes)
+        self._reader.tune(queue_depth, part_bytes, queue_depth if prefetch_depth is None else prefetch_depth)
 
     def read(self, file: int, offset: int, out: Bytes, crc: int | None, *, is_prefetch: bool = False) -> int:
         """Start to fill `out` from paths[file] and return a ticket; its CRC-32C must equal `crc` unless that is None.
@@ -244,6 +311,13 @@ class ExpertReader:
         """Forget a read of which nothing has begun; false if it has, it then goes on and must be waited for."""
         return self._reader.cancel(ticket)
 
+    def abandon(self, ticket: int) -> bool:
+        """Drop what has not begun of a read, of which `wait` is due all the same; false if all of it has begun.
+
+        What an abandoned read leaves in `out` is undefined, and not checked.
+        """
+        return self._reader.abandon(ticket)
+
     @property
     def direct(self) -> bool:
         """Whether every file is read with O_DIRECT; false once a file system has refused it."""
@@ -253,7 +327,12 @@ class ExpertReader:
         """What was read so far, and the time it took."""
         now = self._reader.counters()
         return ReadCounters(
-            now.demand_bytes, now.prefetch_bytes, now.busy_seconds, now.demand_seconds, now.wait_seconds
+            now.demand_bytes,
+            now.prefetch_bytes,
+            now.busy_seconds,
+            now.demand_seconds,
+            now.wait_seconds,
+            now.abandoned_bytes,
         )
 
     @property

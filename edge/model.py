@@ -76,7 +76,7 @@ class DecoderLayer:
                     rows += self._mlp.forward(self._normalise(rows, self._post_norm))
         if self._moe is not None:  # all rows at once, so that each expert is read once
             normal, is_scan = self._normalise(x, self._post_norm), batch.has_prompt
-            guess = None if is_scan or not (self._taker and self._taker.wants_guesses) else self._guess(x)
+            guess = self._guess(x) if self._taker and self._taker.wants_guesses(is_scan=is_scan) else None
             y, failed = self._moe.forward(normal, is_scan=is_scan, meanwhile=guess)
             x += y
             batch.fail(failed)

@@ -41,11 +41,12 @@ class PromptEncoder:
         return self._bounded(self._required("a text").encode(text))
 
     def token_ids(self, ids: Sequence[int]) -> list[int]:
-        """Raises: RequestError on an id beyond the vocabulary."""
-        for position, token in enumerate(ids):
+        """Raises: RequestError, also on an id beyond the vocabulary."""
+        bounded = self._bounded(list(ids))
+        for position, token in enumerate(bounded):
             if not 0 <= token < self._vocab_size:
                 raise RequestError(f"token id {token} at position {position}: ids are 0 to {self._vocab_size - 1}")
-        return self._bounded(list(ids))
+        return bounded
 
     def _required(self, form: str) -> Tokenizer:
         if self._tokenizer is None:

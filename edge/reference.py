@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from edge.checkpoint.layout import RUN_COLUMNS, ExpertLayout
 from edge.checkpoint.matrix import Matrix, dequantize, expert_matrices
+from edge.kernels import Routing
 
 Array = NDArray[np.float64]
 Floats = NDArray[np.float32]
@@ -40,9 +41,10 @@ def quantize_activations(x: Floats) -> tuple[NDArray[np.int32], Floats]:
     numbers, to the bit, for finite x.
     """
     num_tokens, num_columns = x.shape
-    blocks = np.zeros((num_tokens, -(-num_columns // RUN_COLUMNS) * RUN_COLUMNS), np.float32)
+    num_blocks = -(-num_columns // RUN_COLUMNS)
+    blocks = np.zeros((num_tokens, num_blocks * RUN_COLUMNS), np.float32)
     blocks[:, :num_columns] = x
-    blocks = blocks.reshape(num_tokens, -1, RUN_COLUMNS)
+    blocks = blocks.reshape(num_tokens, num_blocks, RUN_COLUMNS)
     top = np.abs(blocks).max(axis=2)
     top[top < LEAST_ACTIVATION] = 0
     inverse = np.divide(DIGITS_TOP, top, out=np.zeros_like(top), where=top > 0)
@@ -53,7 +55,8 @@ def quantize_activations(x: Floats) -> tuple[NDArray[np.int32], Floats]:
 def rounded_activations(x: Floats | Array) -> Array:
     """The numbers that stand for x where it is multiplied with a quantised matrix. Shapes: x and result [T, C]."""
     q, scales = quantize_activations(np.asarray(x, np.float32))
-    return (q * scales.astype(np.float64)[:, :, None]).reshape(len(q), -1)[:, : x.shape[1]]
+    num_columns = q.shape[1] * q.shape[2]
+    return (q * scales.astype(np.float64)[:, :, None]).reshape(len(q), num_columns)[:, : x.shape[1]]
 
 
 def matmul(x: Floats | Array, w: Matrix) -> Array:
@@ -62,20 +65,24 @@ def matmul(x: Floats | Array, w: Matrix) -> Array:
     return taken @ dequantize(w).astype(np.float64).T
 
 
+def gated_mlp(x: Floats, gate: Matrix, up: Matrix, down: Matrix, scale: Matrix | None = None) -> Array:
+    """down(silu(gate x) * up x), times sigmoid(scale x)."""
+    y = matmul(silu(matmul(x, gate)) * matmul(x, up), down)
+    return y * sigmoid(matmul(x, scale)) if scale else y
+
+
 def expert_ffn(x: Floats, block: Bytes, layout: ExpertLayout) -> Array:
-    """down(silu(gate x) * up x)."""
-    gate, up, down = expert_matrices(layout, block)
-    return matmul(silu(matmul(x, gate)) * matmul(x, up), down)
+    """gated_mlp with the matrices of an expert's block."""
+    return gated_mlp(x, *expert_matrices(layout, block))
 
 
-def expert_ffn_grouped(x: Floats, rows: Sequence[Indices], blocks: Sequence[Bytes], layout: ExpertLayout) -> Array:
-    """Expert after expert."""
-    return np.concatenate([expert_ffn(x[some], block, layout) for some, block in zip(rows, blocks, strict=True)])
-
-
-def scatter_add(out: Array, rows: Indices, weights: Floats, y: Floats) -> None:
-    """out[rows] += weights * y."""
-    out[rows] += weights.astype(np.float64)[:, None] * y
+def expert_sum(x: Floats, routing: Routing, blocks: Sequence[Bytes], layout: ExpertLayout, out: Array) -> None:
+    """out[rows] += shares * expert_ffn(x[rows]), expert after expert."""
+    begin = 0
+    for block, end in zip(blocks, routing.ends, strict=True):
+        rows, shares = routing.rows[begin:end], routing.shares[begin:end].astype(np.float64)
+        out[rows] += shares[:, None] * expert_ffn(x[rows], block, layout)
+        begin = end
 
 
 def route(logits: Floats, k: int) -> tuple[Indices, Array]:

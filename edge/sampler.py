@@ -82,7 +82,7 @@ class Sampler:
 def candidates(logits: NDArray[np.float32], params: SamplingParams) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """The tokens that the filters keep, in an order fixed by the logits alone, and their probabilities."""
     tokens = _largest(logits, params.top_k) if params.top_k else np.arange(len(logits))
-    probabilities = _softmax(logits[tokens].astype(np.float64) / params.temperature)
+    probabilities = _softmax(logits[tokens].astype(np.float64), params.temperature)
     # min-p compares with the likeliest, so what the nucleus cuts off does not matter to it.
     least = params.min_p * probabilities.max()
     if params.top_p < 1:
@@ -119,8 +119,9 @@ def _nucleus(probabilities: NDArray[np.float64], top_p: float) -> NDArray[np.int
     return order[: max(1, size)]
 
 
-def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    exponents = np.exp(logits - logits.max())
+def _softmax(logits: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
+    with np.errstate(over="ignore"):  # at the smallest temperatures all but the likeliest are infinitely far away
+        exponents = np.exp((logits - logits.max()) / temperature)
     return np.asarray(exponents / exponents.sum())
 
 

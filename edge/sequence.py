@@ -1,6 +1,7 @@
 """One request from its arrival to its end: what is still to be computed, what is drawn, its counters."""
 
 import time
+from array import array
 from collections.abc import Sequence as Ids
 from itertools import accumulate, pairwise
 from typing import NamedTuple
@@ -58,7 +59,7 @@ class Sequence:
 
     def __init__(self, job: int, ids: Ids[int], sampling: Sampling, tenant: str) -> None:
         self.job = job
-        self.ids = list(ids)  # the prompt, and after it the tokens drawn
+        self.ids = array("I", ids)  # the prompt, and after it the tokens drawn; 4 bytes each, of contexts of any length
         self.tenant = tenant
         self.stats = GenerationStats(len(ids))
         self._max_tokens = sampling.max_tokens

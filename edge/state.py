@@ -1,6 +1,7 @@
 """What one sequence carries from token to token: KV caches, DeltaNet states, its length; and the places for such."""
 
 import mmap
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,7 +57,8 @@ class SequenceState:
         size = FLOAT32_BYTES * shape[0] * shape[1] * shape[2]
         pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         # A huge page would be handed out whole for the first row of each of many caches: memory that nobody planned.
-        pages.madvise(mmap.MADV_NOHUGEPAGE)
+        with suppress(OSError):  # a kernel without them
+            pages.madvise(mmap.MADV_NOHUGEPAGE)
         self._pages.append(pages)
         return np.frombuffer(pages, np.float32).reshape(shape)
 

@@ -12,7 +12,8 @@ from tqdm import tqdm
 from edge.answer import AnswerStream
 from edge.budget import format_bytes, parse_bytes
 from edge.checkpoint.pack import Pack
-from edge.engine import Engine, EngineOptions
+from edge.engine import Engine
+from edge.engine_options import EngineOptions
 from edge.errors import RequestError
 from edge.prompt import ChatMessage, PromptEncoder
 from edge.sampler import SamplingParams

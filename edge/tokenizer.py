@@ -2,8 +2,9 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import tokenizers
 
 from edge.chat_template import ChatTemplate
 from edge.detokenizer import Detokenizer
-from edge.errors import PackError, RequestError
+from edge.errors import EdgeError, PackError, RequestError
+from edge.sampler import SamplingParams
 
 # SentencePiece's byte fallback.
 BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
@@ -70,7 +72,7 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         """The ids of a plain prompt, with the special tokens that the tokenizer puts around one.
 
-        Raises: RequestError on text that has no UTF-8 form.
+        Raises: RequestError on text that has no UTF-8 form or that this tokenizer cannot take.
         """
         return self._encode(text, add_special_tokens=True)
 
@@ -81,8 +83,12 @@ class Tokenizer:
         return self._encode(self._chat_template.render(messages), add_special_tokens=False)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of `ids` without special tokens; ids beyond the vocabulary read as nothing."""
-        return self._backend.decode(list(ids), skip_special_tokens=True)
+        """The text of `ids` without special tokens; ids beyond the vocabulary read as nothing.
+
+        Raises: PackError if this tokenizer cannot say it.
+        """
+        with _library_errors(PackError, "the model's tokenizer failed on token ids"):
+            return self._backend.decode(list(ids), skip_special_tokens=True)
 
     def detokenizer(self) -> Detokenizer:
         """A new stream of ids to text."""
@@ -93,7 +99,26 @@ class Tokenizer:
             text.encode()
         except UnicodeEncodeError:
             raise RequestError("the prompt has characters that are not valid Unicode text") from None
-        return list(self._backend.encode(text, add_special_tokens=add_special_tokens).ids)
+        with _library_errors(RequestError, "the model's tokenizer cannot take this text"):
+            return list(self._backend.encode(text, add_special_tokens=add_special_tokens).ids)
+
+
+@contextmanager
+def _library_errors(kind: type[EdgeError], what: str) -> Iterator[None]:
+    """Turns what the library raises into one of ours, without its words: they may quote the text.
+
+    It raises bare Exceptions, and for its panics, which some texts bring about, something that is not even that.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if not _is_of_library(error):
+            raise
+        raise kind(f"{what} ({type(error).__name__})") from None
+
+
+def _is_of_library(error: BaseException) -> bool:
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -101,7 +126,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise PackError(f"{path}: {error}") from error
     if not isinstance(content, dict):
         raise PackError(f"{path}: holds a {type(content).__name__} instead of an object")
@@ -113,7 +138,9 @@ def _read_backend(path: Path) -> tokenizers.Tokenizer:
         raise PackError(f"{path}: no such file")
     try:
         return tokenizers.Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises nothing narrower
+    except BaseException as error:  # as in _library_errors, but these words are about the file
+        if not _is_of_library(error):
+            raise
         raise PackError(f"{path}: {error}") from error
 
 
@@ -139,8 +166,8 @@ def _chat_template_source(path: Path, config: Mapping[str, Any]) -> str | None:
             raise PackError(f"{file}: {error}") from error
     source = config.get("chat_template")
     if isinstance(source, list):
-        named = {entry.get("name"): entry.get("template") for entry in source if isinstance(entry, dict)}
-        source = named.get("default")
+        named = (entry for entry in source if isinstance(entry, dict) and entry.get("name") == "default")
+        source = next((entry.get("template") for entry in named), None)
     if source is not None and not isinstance(source, str):
         raise PackError(f"{path / 'tokenizer_config.json'}: chat_template is a {type(source).__name__}")
     return source
@@ -150,10 +177,10 @@ def _eos_token_ids(
     backend: tokenizers.Tokenizer, special_tokens: Mapping[str, str], generation: Mapping[str, Any]
 ) -> frozenset[int]:
     named = generation.get("eos_token_id")
-    ids = set(named) if isinstance(named, list) else {named}
+    ids = list(named) if isinstance(named, list) else [named]
     if "eos_token" in special_tokens:
-        ids.add(backend.token_to_id(special_tokens["eos_token"]))
-    return frozenset(i for i in ids if isinstance(i, int))
+        ids.append(backend.token_to_id(special_tokens["eos_token"]))
+    return frozenset(i for i in ids if type(i) is int)  # no bool
 
 
 def _sampling_defaults(generation: Mapping[str, Any], path: Path) -> SamplingDefaults:
@@ -163,4 +190,9 @@ def _sampling_defaults(generation: Mapping[str, Any], path: Path) -> SamplingDef
     given = {key: value for key, value in named.items() if value is not None}
     if not all(isinstance(value, int | float) for value in given.values()):
         raise PackError(f"{path}: temperature, top_p, top_k and min_p must be numbers")
-    return SamplingDefaults(**{"temperature": 1.0, **given})
+    defaults = SamplingDefaults(**{"temperature": 1.0, **given})
+    try:
+        SamplingParams(**asdict(defaults))
+    except RequestError as error:  # here, where the file is at fault, and not at every request
+        raise PackError(f"{path}: {error}") from error
+    return defaults

@@ -15,7 +15,8 @@ from edge.checkpoint.matrix import aligned_zeros
 from edge.checkpoint.pack import Pack
 from edge.checkpoint.routing_skew import frequencies
 from edge.config import ModelConfig
-from edge.engine import EngineOptions, planned
+from edge.engine_options import EngineOptions
+from edge.engine_parts import planned
 from edge.experts.disk_probe import disk_roof
 from edge.experts.simulate import POLICIES, simulate
 from edge.experts.trace import Trace
@@ -39,7 +40,7 @@ class Assumptions:
     compute_rate: float | None = None  # weights that the kernels go through; None: measured here
     routing: str = UNIFORM  # or SKEWED, as the real model's
     trace: Path | None = None  # recorded by `bench --trace`: instead of `routing`
-    recall: float = 0.0  # of reads on a guess, as `bench` reports it
+    recall: float = 0.75  # of reads on a guess, as `bench` reports it; this is usual, for random weights and real ones
     prompt_tokens: int = 512
 
 

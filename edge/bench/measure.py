@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from time import perf_counter
 
 from edge.bench.workload import WAITING_TOKENS, RandomIds, Workload
-from edge.engine import Engine, EngineStats
+from edge.engine import Engine
+from edge.engine_stats import EngineStats
 from edge.events import Failed, Finished, Started, Token
 from edge.profiling import Stopwatch
 

@@ -10,15 +10,19 @@ at the disk's rate, and each is computed on arrival. So a pass takes
 
 with e the time to compute one expert. m is binomial: each expert is there with the probability of a hit. Reads on a
 guess of the next layer's experts use the time in which the disk would idle, while what is not routed is computed: a
-right guess is a read that is not waited for. Dense layers that stream are read ahead all the while, so that a pass is
-no shorter than what it reads of both by the disk's rate.
+right guess is a read that is not waited for. The surest are read first, so that what fits in that time is right until
+all that can be guessed is read; but the first layer cannot be guessed, nor the head's time be used. Dense layers that
+stream are read ahead all the while, so that a pass is no shorter than what it reads of both by the disk's rate.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edge.profiling import SHARED_EXPERT
+from edge.profiling import HEAD, SHARED_EXPERT
+
+# Right bytes read on a guess, as a part of what the disk gives in the same time with nothing computed beside it.
+GUESSED_RATE = 0.7
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +77,8 @@ def predict(
     """`disk_rate`: bytes per second, of reads as a layer makes them; `streamed_bytes`: dense, in every pass."""
     shared = costs.pass_seconds.get(SHARED_EXPERT, 0.0) / num_layers
     read = block_bytes / disk_rate
-    unrouted = sum(costs.pass_seconds.values()) / num_layers - shared
-    guessed = routing.recall * min(unrouted, routing.misses * read)
+    unrouted = (sum(costs.pass_seconds.values()) - costs.pass_seconds.get(HEAD, 0.0)) / num_layers - shared
+    guessed = min(GUESSED_RATE * unrouted, routing.recall * routing.misses * read) * (num_layers - 1) / num_layers
     wait = max(0.0, _mean_wait(routing, shared, costs.expert_seconds, read) - guessed)
     compute = costs.compute_seconds(num_layers * routing.lookups)
     disk_bytes = num_layers * routing.misses * block_bytes + streamed_bytes

@@ -16,7 +16,9 @@ from edge.bench.probe import machine_rates
 from edge.bench.traffic import weights
 from edge.bench.workload import Workload
 from edge.checkpoint.pack import Pack
-from edge.engine import Engine, EngineOptions, planned
+from edge.engine import Engine
+from edge.engine_options import EngineOptions
+from edge.engine_parts import planned
 from edge.experts.trace import TraceWriter
 from edge.profiling import Stopwatch
 

@@ -14,7 +14,7 @@ from edge.checkpoint.workspace import Workspace
 from edge.errors import CheckpointError
 from edge.kernels import crc32c
 
-MANIFEST_ROOM = 2**20  # of free space, for the manifest and the journal
+MANIFEST_ROOM = 2**20  # of free space, for the manifest, the journal and the like
 
 
 def data_files(contents: Contents) -> dict[str, int]:
@@ -32,7 +32,12 @@ def forget_altered_files(workspace: Workspace, files: Mapping[str, int]) -> None
 def check_room(workspace: Workspace, files: Mapping[str, int], out: Path) -> None:
     """Raise CheckpointError if the disk has no room for what is missing of `files`."""
     missing = (nbytes - min(size_of(workspace.path / file), nbytes) for file, nbytes in files.items())
-    needed, free = sum(missing) + MANIFEST_ROOM, shutil.disk_usage(workspace.path).free
+    check_free(workspace.path, sum(missing) + MANIFEST_ROOM, out)
+
+
+def check_free(directory: Path, needed: int, out: Path) -> None:
+    """Raise CheckpointError if the disk of `directory` has no room for `needed` bytes of `out`."""
+    free = shutil.disk_usage(directory).free
     if needed > free:
         raise CheckpointError(f"{out} needs {needed} bytes more; {free} are free on its disk")
 
@@ -71,5 +76,6 @@ def explained_io(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        where = error.filename2 or error.filename or ""
-        raise CheckpointError(f"writing {out}: {where} {error.strerror}; run again to go on") from error
+        where = error.filename2 or error.filename
+        what = f"{where}: {error.strerror}" if where else error.strerror
+        raise CheckpointError(f"writing {out}: {what}; once that is mended, run again to go on") from error

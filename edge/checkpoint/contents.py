@@ -14,6 +14,15 @@ from edge.config import ModelConfig
 MANIFEST_FILE = "manifest.json"
 DENSE_FILE = "dense.bin"
 TOKENIZER_DIR = "tokenizer"
+# What a tokenizer reads in that directory, and is copied from beside a checkpoint.
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "special_tokens_map.json",
+    "generation_config.json",
+)
 
 
 def expert_file(layer: int) -> str:

@@ -20,7 +20,7 @@ from edge.checkpoint.assembly import (
     write_manifest,
     write_pieces,
 )
-from edge.checkpoint.contents import DENSE_FILE, TOKENIZER_DIR, DenseEntry, plan_contents
+from edge.checkpoint.contents import DENSE_FILE, TOKENIZER_DIR, TOKENIZER_FILES, DenseEntry, plan_contents
 from edge.checkpoint.disk import file_crc
 from edge.checkpoint.encode import encoding
 from edge.checkpoint.in_order import in_order, num_threads
@@ -32,16 +32,8 @@ from edge.checkpoint.pack import Progress
 from edge.checkpoint.precision import check_group, precision
 from edge.checkpoint.source import Checkpoint, SourceMatrix
 from edge.checkpoint.workspace import Workspace, sync_directory
+from edge.errors import CheckpointError
 from edge.kernels import crc32c
-
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "chat_template.jinja",
-    "chat_template.json",
-    "special_tokens_map.json",
-    "generation_config.json",
-)
 
 
 class Conversion:
@@ -65,10 +57,11 @@ class Conversion:
                 lambda tensor: self._checkpoint.dense(tensor).form,
                 self._checkpoint.expert_form,
             )
+            self._modified_ns = self._checkpoint.modified_ns()
             key = {
                 "version": VERSION,
                 "source": self._checkpoint.identity(),
-                "source_modified_ns": self._checkpoint.modified_ns(),
+                "source_modified_ns": self._modified_ns,
                 "bits": self._bits,
                 "group": self.contents.group,
             }
@@ -124,6 +117,7 @@ class Conversion:
                     if file not in finished:
                         crcs = self._write_layer(layer, self.contents.experts, path / file, progress)
                         self._workspace.finish(file, crcs)
+            self._check_source()
             self._write_manifest(self._copy_tokenizer(path / TOKENIZER_DIR))
             self._workspace.publish()
 
@@ -166,8 +160,14 @@ class Conversion:
                 source = self._checkpoint.expert(layer, expert, part)
                 yield from ((expert, job) for job in encoding(source, getattr(layout, part.value)))
 
+    def _check_source(self) -> None:
+        """Weights of two states of a model would make none. The next run, which sees other times, begins anew."""
+        if self._checkpoint.modified_ns() != self._modified_ns:
+            raise CheckpointError(f"{self._source}: written to while it was converted; run again once it is whole")
+
     def _copy_tokenizer(self, target: Path) -> tuple[TokenizerFile, ...]:
-        target.mkdir(exist_ok=True)
+        shutil.rmtree(target, ignore_errors=True)  # of an earlier run, when other files may have been there to copy
+        target.mkdir()
         copied = []
         for name in TOKENIZER_FILES:
             if (self._source / name).is_file():

@@ -10,6 +10,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from edge.checkpoint.assembly import MANIFEST_ROOM, check_free
 from edge.checkpoint.hf_config import DTYPE_NAMES, write_config
 from edge.checkpoint.layout import BLOCK_ALIGNMENT, Format, MatrixLayout
 from edge.checkpoint.matrix import Matrix, aligned_zeros, dequantize_rows, expert_matrices, float_rows
@@ -43,25 +44,33 @@ class Export:
     def write(self, out: Path, progress: Progress) -> None:
         """Write into the new directory `out`. Without config.json, which comes last, nobody takes it for whole.
 
+        What cannot be finished is removed, unless the process is killed.
         Raises: CheckpointError if `out` is in use or cannot be written, PackError for a damaged pack.
         """
         if out.exists() and not (out.is_dir() and not any(out.iterdir())):
             raise CheckpointError(f"{out} exists and is not an empty directory")
         try:
             out.mkdir(parents=True, exist_ok=True)
-            with (out / SINGLE_FILE).open("wb") as file:
-                writer = TensorFileWriter(file, self._tensors)
-                for data in self._data():
-                    writer.write(data)
-                    progress(data.nbytes)
-                writer.finish()
-            for tokenizer_file in self._pack.tokenizer_files():
-                shutil.copyfile(tokenizer_file, out / tokenizer_file.name)
-            dtype = DTYPE_NAMES[self._main_form]
-            text = json.dumps(write_config(self._pack.config, dtype), indent=2)
-            (out / "config.json").write_text(text + "\n", encoding="utf-8")
-        except OSError as error:
-            raise CheckpointError(f"writing {out}: {error.strerror}") from error
+            check_free(out, self.nbytes + MANIFEST_ROOM, out)
+            self._write_files(out, progress)
+        except BaseException as error:
+            _discard(out)
+            if isinstance(error, OSError):
+                raise CheckpointError(f"writing {out}: {error.strerror}") from error
+            raise
+
+    def _write_files(self, out: Path, progress: Progress) -> None:
+        with (out / SINGLE_FILE).open("wb") as file:
+            writer = TensorFileWriter(file, self._tensors)
+            for data in self._data():
+                writer.write(data)
+                progress(data.nbytes)
+            writer.finish()
+        for tokenizer_file in self._pack.tokenizer_files():
+            shutil.copyfile(tokenizer_file, out / tokenizer_file.name)
+        dtype = DTYPE_NAMES[self._main_form]
+        text = json.dumps(write_config(self._pack.config, dtype), indent=2)
+        (out / "config.json").write_text(text + "\n", encoding="utf-8")
 
     def _dense_form(self, layout: MatrixLayout | None) -> Format:
         return layout.format if self._stored and layout and not layout.format.is_quantized else Format.F32
@@ -131,6 +140,14 @@ class Export:
                     for part in parts:
                         matrix = matrices[part]
                         yield from _rows(matrix, range(matrix.layout.rows), self._form(*parts))
+
+
+def _discard(out: Path) -> None:
+    """Remove what was written into a directory that was empty or not there."""
+    if out.is_dir():
+        for file in out.iterdir():
+            file.unlink()
+        out.rmdir()
 
 
 def _rows(matrix: Matrix, rows: range, form: Format) -> Iterator[NDArray[Any]]:

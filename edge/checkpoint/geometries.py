@@ -1,21 +1,22 @@
 """The shapes of real models, for packs of random weights that cost what the real ones cost.
 
-Published: the shapes of the 397B, from its config.json, and of the 35B, which are the defaults of transformers'
-Qwen3_5MoeTextConfig; of the 122B its layers, experts, experts per token and vocabulary. Assumed: the 122B's widths and
-heads, as its siblings have them; they make 122.1 B weights, 9.7 B of them active, as its name says.
+Published: the shapes of the 397B and of Qwen3-8B, from their config.json, and of the 35B and the 9B, which are the
+defaults of transformers' Qwen3_5MoeTextConfig and Qwen3_5TextConfig; of the 122B its layers, experts, experts per token
+and vocabulary. Assumed: the 122B's widths and heads, as its siblings have them; they make 122.1 B weights, 9.7 B of
+them active, as its name says. The 9B and Qwen3-8B are dense.
 There are no end tokens: random text must not end before it was asked to.
 """
 
 from dataclasses import replace
 
-from edge.config import FULL_ATTENTION, LINEAR_ATTENTION, ModelConfig
+from edge.config import FULL_ATTENTION, LINEAR_ATTENTION, MAX_LAYERS, QWEN3, QWEN3_5, ModelConfig
 from edge.errors import CheckpointError
 
 FULL_ATTENTION_INTERVAL = 4  # of which the last layer is one
 
 
 def _layer_types(num_layers: int) -> tuple[str, ...]:
-    """The pattern of all of them: three linear layers, then a full one."""
+    """The pattern of every Qwen3.5: three linear layers, then a full one."""
     return tuple(
         LINEAR_ATTENTION if (layer + 1) % FULL_ATTENTION_INTERVAL else FULL_ATTENTION for layer in range(num_layers)
     )
@@ -63,6 +64,39 @@ GEOMETRIES = {
         expert_size=512,
         shared_expert_size=512,
     ),
+    "qwen3.5-9b": replace(
+        _QWEN3_5_397B,
+        family=QWEN3_5,
+        num_layers=32,
+        layer_types=_layer_types(32),
+        num_attention_heads=16,
+        num_kv_heads=4,
+        num_value_heads=32,
+        num_experts=0,
+        top_k=0,
+        expert_size=0,
+        shared_expert_size=0,
+        mlp_size=12288,
+    ),
+    "qwen3-8b": ModelConfig(
+        family=QWEN3,
+        hidden_size=4096,
+        num_layers=36,
+        vocab_size=151_936,
+        layer_types=(FULL_ATTENTION,) * 36,
+        rms_norm_eps=1e-6,
+        norm_plus_one=False,
+        num_attention_heads=32,
+        num_kv_heads=8,
+        head_dim=128,
+        rotary_dim=128,
+        rope_theta=1e6,
+        attention_gate=False,
+        mlp_size=12288,
+        tie_embeddings=False,
+        max_positions=40_960,
+        eos_token_ids=(),
+    ),
 }
 
 
@@ -77,10 +111,15 @@ def geometry(
         raise CheckpointError(f"geometry {name!r}; known: {', '.join(GEOMETRIES)}")
     config = GEOMETRIES[name]
     layers = config.num_layers if num_layers is None else num_layers
+    if layers > MAX_LAYERS:
+        raise CheckpointError(f"{layers} layers; at most {MAX_LAYERS}")
+    if num_experts is not None and not config.num_experts:
+        raise CheckpointError(f"{num_experts} experts; {name} is dense and has none")
+    is_hybrid = LINEAR_ATTENTION in config.layer_types
     return replace(
         config,
         num_layers=layers,
-        layer_types=_layer_types(layers),
+        layer_types=_layer_types(layers) if is_hybrid else (FULL_ATTENTION,) * layers,
         num_experts=config.num_experts if num_experts is None else num_experts,
         vocab_size=config.vocab_size if vocab_size is None else vocab_size,
     )

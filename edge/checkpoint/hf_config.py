@@ -7,11 +7,10 @@ from typing import Any
 
 from edge.checkpoint.hf_keys import FAMILIES, NESTED, NESTED_KEYS, Alias, Field, Only, Rule
 from edge.checkpoint.layout import Format
-from edge.config import FULL_ATTENTION, LINEAR_ATTENTION, MAX_COUNT, ModelConfig
+from edge.config import FULL_ATTENTION, LINEAR_ATTENTION, MAX_COUNT, MAX_LAYERS, ModelConfig
 from edge.errors import CheckpointError
 
 DTYPE_NAMES = {Format.F32: "float32", Format.F16: "float16", Format.BF16: "bfloat16"}
-MAX_LAYERS = 10_000  # no model has as many: a damaged file must not fill the memory with layer kinds
 
 
 def read_fields(config: Mapping[str, Any], generation: Mapping[str, Any]) -> dict[str, Any]:
@@ -118,7 +117,10 @@ class _Reading:
 
     def _rope(self, head_dim: int) -> tuple[int, float]:
         """Rotary dimensions and theta, from rope_parameters or, before transformers 5, from keys beside it."""
-        nested = next((key for key in ("rope_parameters", "rope_scaling") if self._text.get(key) is not None), None)
+        spelled = [key for key in ("rope_parameters", "rope_scaling") if self._text.get(key) is not None]
+        nested = next(iter(spelled), None)
+        if len(spelled) == 2 and self._text[spelled[0]] != self._text[spelled[1]]:
+            self._problems.append("rope_parameters and rope_scaling do not agree")
         rope = dict(self._section(self._text, nested)) if nested else {}
         self._check(rope, self._family.rope_keys, f"{nested}.")
         beside = {key: self._text[key] for key in ("rope_theta", "partial_rotary_factor") if key in self._text}

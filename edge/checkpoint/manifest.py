@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edge.checkpoint.contents import MANIFEST_FILE, Contents, DenseEntry
+from edge.checkpoint.contents import MANIFEST_FILE, TOKENIZER_FILES, Contents, DenseEntry
 from edge.checkpoint.layout import BLOCK_ALIGNMENT, MATRIX_ALIGNMENT, VERSION, ExpertLayout, Format, MatrixLayout
 from edge.checkpoint.names import Part, Role, dense_tensors, part_shape
 from edge.checkpoint.precision import BITS
@@ -101,7 +101,11 @@ def parse_manifest(text: bytes) -> Manifest:
     if body.get("version") != VERSION:
         raise PackError(f"version {body.get('version')!r}; this program reads version {VERSION}: convert again")
     crc = body.pop("crc32c", None)
-    if crc != _body_crc(body):
+    try:
+        is_altered = crc != _body_crc(body)
+    except RecursionError as error:  # nested less deeply than reading takes, but more than writing does
+        raise PackError(f"altered: {error}") from error
+    if is_altered:
         raise PackError("altered: its checksum does not match")
     return _parse(_Node(body, "manifest"))
 
@@ -153,12 +157,13 @@ def _parse(node: _Node) -> Manifest:
     dense, dense_crcs = _parse_dense(node["dense"], config)
     experts, expert_crcs = _parse_experts(node["experts"], config)
     contents = Contents(config, bits, group, dense, experts)
+    _check_group(contents)
     return Manifest(
         name=node["name"].text(),
         contents=contents,
         dense_crcs=dense_crcs,
         expert_crcs=expert_crcs,
-        tokenizer=tuple(_parse_tokenizer_file(item) for item in node["tokenizer"].items()),
+        tokenizer=_parse_tokenizer(node["tokenizer"]),
         source=_parse_source(node["source"]),
         skipped=_parse_skipped(node["skipped"]),
     )
@@ -220,10 +225,25 @@ def _parse_layout(node: _Node, shape: tuple[int, int]) -> MatrixLayout:
         raise PackError(f"{node.where}: {error}") from error
 
 
+def _check_group(contents: Contents) -> None:
+    experts = contents.experts
+    layouts = [entry.layout for entry in contents.dense] + [getattr(experts, part.value, None) for part in Part]
+    for layout in layouts:
+        if layout and layout.format.is_quantized and layout.group != contents.group:
+            raise PackError(f"manifest.group is {contents.group}, but a matrix has groups of {layout.group}")
+
+
+def _parse_tokenizer(node: _Node) -> tuple[TokenizerFile, ...]:
+    files = tuple(_parse_tokenizer_file(item) for item in node.items())
+    if len({file.name for file in files}) != len(files):
+        raise PackError(f"{node.where}: names a file twice")
+    return files
+
+
 def _parse_tokenizer_file(node: _Node) -> TokenizerFile:
     name = node["name"].text()
-    if Path(name).name != name or name in ("", ".", ".."):
-        raise PackError(f"{node.where}.name is {name!r}; must be the name of a file")
+    if name not in TOKENIZER_FILES:
+        raise PackError(f"{node.where}.name is {name[:60]!r}; must be one of {', '.join(TOKENIZER_FILES)}")
     return TokenizerFile(name, node["nbytes"].integer(), node["crc32c"].integer(0, MAX_CRC))
 
 

@@ -98,7 +98,14 @@ def dequantize_rows(matrix: Matrix, rows: slice | Sequence[int] | NDArray[np.int
     if not layout.format.is_quantized:
         stored = float_rows(matrix)[rows]
         return widen(stored.view(STORED_DTYPES[layout.format])[:, : layout.cols], layout.format)
-    chosen = np.arange(layout.rows)[rows]
+    if isinstance(rows, slice):
+        chosen = np.arange(layout.rows)[rows]
+    else:  # a vocabulary's worth of numbers, for one row of it, would cost more than the row
+        chosen = np.asarray(rows, np.int64)
+        outside = (chosen < -layout.rows) | (chosen >= layout.rows)
+        if outside.any():
+            raise IndexError(f"row {chosen[outside][0]} of a matrix of {layout.rows}")
+        chosen = chosen % layout.rows
     tiles, lanes = np.divmod(chosen, TILE_ROWS)
     words = codes(matrix).view(np.uint32).reshape(layout.num_tiles, layout.num_groups, -1, TILE_ROWS)
     values = unpack_lanes(words[tiles, :, :, lanes], layout.format).astype(np.float32)  # [R, G, group]

@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.checkpoint.contents import DENSE_FILE, TOKENIZER_DIR, DenseEntry
+from edge.checkpoint.contents import DENSE_FILE, TOKENIZER_DIR, TOKENIZER_FILES, DenseEntry
 from edge.checkpoint.disk import PackFile, file_crc
 from edge.checkpoint.layout import ExpertLayout
 from edge.checkpoint.manifest import Manifest, read_manifest
@@ -77,7 +77,9 @@ class Pack:
         return tuple(self.path / TOKENIZER_DIR / file.name for file in self.manifest.tokenizer)
 
     def _check_tokenizer(self) -> None:
-        """Raise PackError if a file of the tokenizer is altered: the text would be plausible nonsense."""
+        """Raise PackError if a file of the tokenizer is altered or new: the text would be plausible nonsense."""
+        for added in added_tokenizer_files(self.path, self.manifest):
+            raise PackError(f"{added}: added after packing")
         for path, file in zip(self.tokenizer_files(), self.manifest.tokenizer, strict=True):
             if file_crc(path) != (file.nbytes, file.crc):
                 raise PackError(f"{path}: altered: its checksum does not match")
@@ -131,6 +133,13 @@ class Pack:
             file.read_into(out, expert * self.experts.block_bytes)
         if crc32c(out) != self.expert_crc(layer, expert):
             raise PackError(f"{self.expert_paths[layer]}: expert {expert} is altered: its checksum does not match")
+
+
+def added_tokenizer_files(path: Path, manifest: Manifest) -> list[Path]:
+    """What a tokenizer would read in the pack at `path`, though the manifest does not name it."""
+    named = {file.name for file in manifest.tokenizer}
+    files = [path / TOKENIZER_DIR / name for name in TOKENIZER_FILES if name not in named]
+    return [file for file in files if file.exists()]
 
 
 def check_size(path: Path, nbytes: int) -> None:

@@ -48,8 +48,10 @@ def write_random_checkpoint(
 ) -> None:
     """Write config.json, model.safetensors and, if asked, a tokenizer of 512 ids into the new directory `out`.
 
-    The same arguments give the same bytes. Raises: CheckpointError if `out` exists and is not empty.
+    The same arguments give the same bytes. Raises: CheckpointError if `out` exists and is not empty, or for the seed.
     """
+    if seed < 0:
+        raise CheckpointError(f"seed {seed}; must not be negative")
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise CheckpointError(f"{out} exists and is not an empty directory")
     out.mkdir(parents=True, exist_ok=True)

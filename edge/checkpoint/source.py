@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge.checkpoint.contents import MANIFEST_FILE
 from edge.checkpoint.json_file import read_object
 from edge.checkpoint.layout import Format
 from edge.checkpoint.names import (
@@ -72,6 +73,8 @@ class Checkpoint:
         if not path.is_dir():
             raise CheckpointError(f"{path}: no such directory")
         self.path = path
+        if (path / MANIFEST_FILE).is_file():
+            raise CheckpointError(f"{path}: a packed model already, not a checkpoint")
         generation = path / "generation_config.json"
         self._raw_config = read_object(path / "config.json")
         self.config = _read_config(path, self._raw_config, read_object(generation) if generation.is_file() else {})
@@ -103,7 +106,7 @@ class Checkpoint:
 
     def modified_ns(self) -> list[int]:
         """When each file of tensors was last written: training changes the weights, but not the identity."""
-        return [file.path.stat().st_mtime_ns for file in self._set.files]
+        return [file.modified_ns() for file in self._set.files]
 
     def dense(self, tensor: DenseTensor) -> SourceMatrix:
         """A tensor outside the routed experts; one of a single dimension is one row."""

@@ -17,7 +17,7 @@ from edge.checkpoint.assembly import (
     write_manifest,
 )
 from edge.checkpoint.contents import DENSE_FILE, expert_file, plan_contents
-from edge.checkpoint.layout import BLOCK_ALIGNMENT, RUN_COLUMNS, VERSION, Format
+from edge.checkpoint.layout import BLOCK_ALIGNMENT, RUN_COLUMNS, VERSION, ExpertLayout, Format
 from edge.checkpoint.manifest import Manifest
 from edge.checkpoint.matrix import aligned_zeros
 from edge.checkpoint.pack import Progress
@@ -42,6 +42,8 @@ class SynthOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if not self.config.num_experts and (self.distinct_layers is not None or self.is_skewed):
+            raise CheckpointError(f"{self.name} is dense: it has no experts to link to others' files or to route to")
         most = self.config.num_layers
         if self.distinct_layers is not None and not 1 <= self.distinct_layers <= most:
             raise CheckpointError(f"{self.distinct_layers} distinct layers; possible: 1 to {most}")
@@ -50,8 +52,8 @@ class SynthOptions:
 
     @property
     def num_expert_files(self) -> int:
-        """Files of experts that differ."""
-        return self.distinct_layers or self.config.num_layers
+        """Files of experts that differ; 0 in a dense model."""
+        return (self.distinct_layers or self.config.num_layers) if self.config.num_experts else 0
 
 
 class Synthesis:
@@ -67,9 +69,6 @@ class Synthesis:
         self.contents = plan_contents(
             self._config, options.bits, RUN_COLUMNS, lambda _: SOURCE_FORM, lambda _: SOURCE_FORM
         )
-        if self.contents.experts is None:
-            raise CheckpointError(f"{options.name}: a model without routed experts; only others can be made up")
-        self._experts = self.contents.experts
         self._weights = SynthWeights(self._config, options.seed, is_skewed=options.is_skewed)
 
     def __enter__(self) -> Self:
@@ -112,10 +111,12 @@ class Synthesis:
             (path / "layers").mkdir(exist_ok=True)
             if DENSE_FILE not in finished:
                 self._workspace.finish(DENSE_FILE, self._write_dense(path / DENSE_FILE, progress))
-            for layer in range(self._options.num_expert_files):
-                if (file := expert_file(layer)) not in finished:
-                    self._workspace.finish(file, self._write_experts(layer, path / file, progress))
-            self._link_other_layers()
+            if self.contents.experts:
+                for layer in range(self._options.num_expert_files):
+                    if (file := expert_file(layer)) not in finished:
+                        crcs = self._write_layer(layer, self.contents.experts, path / file, progress)
+                        self._workspace.finish(file, crcs)
+                self._link_other_layers()
             write_manifest(self._workspace, self._manifest())
             self._workspace.publish()
 
@@ -141,9 +142,9 @@ class Synthesis:
             sync_file(file)
         return crcs
 
-    def _write_experts(self, layer: int, path: Path, progress: Progress) -> list[int]:
-        """The checksums of the experts in a layer's file."""
-        layout, crcs = self._experts, []
+    def _write_layer(self, layer: int, layout: ExpertLayout, path: Path, progress: Progress) -> list[int]:
+        """The checksums of the layer's experts."""
+        crcs = []
         block = aligned_zeros(layout.block_bytes, BLOCK_ALIGNMENT)
         with path.open("wb") as file:
             for expert in range(self._config.num_experts):
@@ -165,7 +166,7 @@ class Synthesis:
 
     def _manifest(self) -> Manifest:
         finished, distinct = self._workspace.finished, self._options.num_expert_files
-        layers = range(self._config.num_layers)
+        layers = range(len(self.contents.expert_files))
         config = json.dumps(self._config.to_json(), sort_keys=True).encode()
         return Manifest(
             name=self._options.name,

@@ -72,15 +72,15 @@ class SynthWeights:
             return 1 + rng.standard_normal(shape, np.float32) / np.float32(10)
         if name.endswith(".linear_attn.norm"):  # a plain factor
             return np.ones(shape, np.float32)
-        # All other norms multiply by 1 + weight.
-        return np.full(shape, QUERY_WEIGHT if name.endswith(".q_norm") else 0, np.float32)
+        factor = 1 + (QUERY_WEIGHT if name.endswith(".q_norm") else 0)
+        return np.full(shape, factor - self._config.norm_plus_one, np.float32)
 
     def _written_std(self, name: str) -> float | None:
         """Of a matrix that writes to the hidden state; None for all others."""
         if name.endswith((".o_proj", ".out_proj")):
             return self._signals[_layer(name)].mixer_std
-        if name.endswith(".shared_expert.down_proj"):
-            return self._signals[_layer(name)].shared_down_std
+        if name.endswith((".shared_expert.down_proj", ".mlp.down_proj")):
+            return self._signals[_layer(name)].mlp_down_std
         return None
 
     @cached_property

@@ -60,6 +60,10 @@ class TensorFile:
         """Close the file; idempotent."""
         self._file.close()
 
+    def modified_ns(self) -> int:
+        """When the open file, whatever its path names by now, was last written."""
+        return os.fstat(self._file.fileno()).st_mtime_ns
+
     def read_rows(self, name: str, start: int, count: int) -> NDArray[Any]:
         """Rows of the tensor seen as [everything before the last dimension, the last]: [count, last].
 

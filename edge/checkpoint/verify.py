@@ -7,7 +7,7 @@ from pathlib import Path
 from edge.checkpoint.contents import DENSE_FILE, TOKENIZER_DIR, expert_file
 from edge.checkpoint.disk import PackFile
 from edge.checkpoint.manifest import Manifest, read_manifest
-from edge.checkpoint.pack import Progress
+from edge.checkpoint.pack import Progress, added_tokenizer_files
 from edge.errors import PackError
 
 
@@ -45,6 +45,7 @@ class Verification:
                 yield from _check_file(file, nbytes, pieces, progress)
             finally:
                 file.close()
+        yield from (f"{file}: added after packing" for file in added_tokenizer_files(self._path, self._manifest))
 
 
 def _check_file(file: PackFile, nbytes: int, pieces: list[Piece], progress: Progress) -> Iterator[str]:

@@ -31,6 +31,8 @@ class Workspace:
 
     def __init__(self, out: Path, key: Mapping[str, Any], *, force: bool) -> None:
         self._out = out.resolve()
+        if not self._out.name:
+            raise CheckpointError(f"{out} is the root of all files; choose another place")
         self._force = force
         self._key = dict(key)
         self.path = self._out.with_name(self._out.name + ".partial")
@@ -78,7 +80,7 @@ class Workspace:
     def _open_journal(self) -> None:
         journal = self.path / JOURNAL_FILE
         if not journal.exists() and any(self.path.iterdir()):
-            raise CheckpointError(f"{self.path} is in the way and was not made by convert; move it away")
+            raise CheckpointError(f"{self.path} is in the way and holds no work to go on with; move it away")
         lines, nbytes = _read_lines(journal)
         if not lines or lines[0] != self._key:
             _empty(self.path, last=JOURNAL_FILE)
@@ -130,7 +132,7 @@ def _lock_directory(path: Path, out: Path) -> int:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             os.close(handle)
-            raise CheckpointError(f"{out}: another convert is writing it") from error
+            raise CheckpointError(f"{out}: another process is writing it") from error
         if path.exists() and path.samefile(f"/proc/self/fd/{handle}"):
             return handle
         os.close(handle)  # it became OUT between our opening and locking it
@@ -138,16 +140,22 @@ def _lock_directory(path: Path, out: Path) -> int:
 
 def _read_lines(journal: Path) -> tuple[list[Any], int]:
     """The whole lines of a journal and how many bytes they take; nothing from the first damaged one on."""
-    lines, nbytes = [], 0
+    lines: list[Any] = []
+    nbytes = 0
     for line in journal.read_bytes().splitlines(keepends=True) if journal.exists() else ():
         try:
-            lines.append(json.loads(line))
-        except ValueError:
+            value = json.loads(line)
+        except (ValueError, RecursionError):
             break
-        if not line.endswith(b"\n"):
-            return lines[:-1], nbytes
+        if not line.endswith(b"\n") or (lines and not _is_note(value)):
+            break
+        lines.append(value)
         nbytes += len(line)
     return lines, nbytes
+
+
+def _is_note(line: Any) -> bool:
+    return isinstance(line, dict) and line.keys() == {"file", "note"} and isinstance(line["file"], str)
 
 
 def _remove_pack(path: Path) -> None:

@@ -17,6 +17,7 @@ Slots are experts that fit into RAM, all layers together. lru: the least recentl
 but a prompt passes through; lfu: the least often used, old uses fading (what the engine does); belady: the best that
 any policy could do, with the future known.
 """
+MOST_SLOTS = 1_000_000  # beyond any model's experts: the 397B has 30,720
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -29,7 +30,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("trace", metavar="TRACE", type=Path, help="file written by `flashgate-edge bench --trace`")
-    parser.add_argument("--slots", metavar="N,N,…", type=counts, required=True, help="sizes of the cache")
+    parser.add_argument("--slots", metavar="N,N,…", type=counts, required=True, help="sizes of the cache in experts")
     parser.add_argument("--policies", metavar="NAME,…", help="default: all of lru, scan-lru, lfu, belady")
     parser.set_defaults(func=run)
 
@@ -40,8 +41,8 @@ def counts(text: str) -> list[int]:
         sizes = [int(part) for part in text.split(",")]
     except ValueError:
         sizes = [0]
-    if min(sizes) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of sizes like 256,512")
+    if not all(1 <= size <= MOST_SLOTS for size in sizes):
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no list of sizes, 1 to {MOST_SLOTS}, like 256,512")
     return sizes
 
 

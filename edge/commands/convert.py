@@ -6,14 +6,26 @@ from pathlib import Path
 
 from edge.checkpoint.precision import BITS
 
+EPILOG = """\
+examples:
+  flashgate-edge convert ~/models/Qwen3.5-35B-A3B ~/packs/qwen --bits 4
+  flashgate-edge convert ~/models/Qwen3.5-35B-A3B ~/packs/qwen --bits 3.4 --force    replaces that pack
+  flashgate-edge random ~/models/tiny && flashgate-edge convert ~/models/tiny ~/packs/tiny    without a download
+
+Reads model_type qwen3_5_moe, qwen3_5, qwen3_next, qwen3_moe and qwen3, in bf16, fp16 or fp32. OUT takes about as many
+bytes as SRC at 16 bits and 3.5 times fewer at 4; some 100 MB of memory do, whatever the model. A run that was stopped,
+even by kill -9, goes on where it was; OUT appears when all of it is there. Then: flashgate-edge verify OUT
+"""
+
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Register the command."""
     parser = subparsers.add_parser(
         "convert",
         help="pack a Hugging Face checkpoint",
-        description="Pack a Qwen3 or Qwen3.5 checkpoint so that it can stream from disk. A run that was stopped "
-        "goes on where it was; OUT appears when all of it is there.",
+        description="Pack a Qwen3 or Qwen3.5 checkpoint so that it can stream from disk.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("source", metavar="SRC", type=Path, help="directory with config.json and *.safetensors")
     parser.add_argument("out", metavar="OUT", type=Path, help="directory to make")
@@ -39,23 +51,15 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(args: argparse.Namespace) -> int:
     """Convert with a progress bar in bytes of the checkpoint."""
-    from tqdm import tqdm
-
     from edge.checkpoint.convert import Conversion
+    from edge.progress import byte_progress
 
     with Conversion(args.source, args.out, bits=args.bits, group=args.group, force=args.force) as conversion:
         for note in conversion.notes:
             print(f"note: {note}", file=sys.stderr)
         if conversion.finished_bytes:
             print("note: going on where an earlier run was stopped", file=sys.stderr)
-        bar = tqdm(
-            desc="convert",
-            total=conversion.source_bytes,
-            initial=conversion.finished_bytes,
-            unit="B",
-            unit_scale=True,
-        )
-        with bar:
+        with byte_progress("convert", conversion.source_bytes, conversion.finished_bytes) as bar:
             conversion.run(bar.update)
         print(f"wrote {args.out}: {conversion.contents.nbytes} bytes at {args.bits:g} bits")
     return 0

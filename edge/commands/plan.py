@@ -50,9 +50,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--recall",
         type=float,
-        default=0.0,
+        default=0.75,
         metavar="R",
-        help="share of experts guessed a layer ahead, as `bench` reports it (default: 0, none)",
+        help="share of experts guessed a layer ahead, as `bench` reports it; 0: nothing is read ahead (default: 0.75)",
     )
     parser.add_argument("--prompt-tokens", type=int, default=512, metavar="P", help="of a prompt (default: 512)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     from edge.bench.forecast import Assumptions, forecast
     from edge.bench.forecast_table import forecast_table
     from edge.budget import parse_bytes
-    from edge.engine import EngineOptions
+    from edge.engine_options import EngineOptions
     from edge.errors import RequestError
 
     logs.configure()

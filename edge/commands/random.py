@@ -12,7 +12,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         description="Write a small Hugging Face checkpoint (qwen3_5_moe_text) of random weights. Its text is noise.",
     )
     parser.add_argument("out", metavar="OUT", type=Path, help="directory to write; must not exist or be empty")
-    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same bytes (default: 0)")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="the same seed gives the same bytes (default: 0)"
+    )
     parser.set_defaults(func=run)
 
 

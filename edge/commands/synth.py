@@ -12,6 +12,7 @@ what a real model costs, without its weights:
   flashgate-edge synth /tmp/397b --geometry qwen3.5-397b-a17b --distinct-layers 4    60 layers on 20 GB of disk
   flashgate-edge synth /tmp/eighth --geometry qwen3.5-397b-a17b --layers 8           30 GB, all of it distinct
   flashgate-edge synth /tmp/hot --geometry qwen3.5-397b-a17b --layers 8 --experts 128 --routing skewed
+  flashgate-edge synth /tmp/dense --geometry qwen3-8b          4.6 GB; with less --memory its layers stream
   flashgate-edge info /tmp/397b
   flashgate-edge bench /tmp/397b --memory 12GB
 
@@ -28,7 +29,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser = subparsers.add_parser(
         "synth",
         help="make a packed model of random weights of a real model's shape",
-        description="Make a packed model of random weights of a real model's shape, at about the speed of the disk. "
+        description="Make a packed model of random weights of a real model's shape, at about the speed of the disk.\n"
         "A run that was stopped goes on where it was; OUT appears when all of it is there.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -48,19 +49,23 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="layers whose experts have files of their own; the other layers are hard links to these (default: all)",
     )
     parser.add_argument(
-        "--routing", choices=("uniform", "skewed"), default="uniform", help="how often each expert is used"
+        "--routing",
+        choices=("uniform", "skewed"),
+        default="uniform",
+        help="how often each expert is used, see below (default: uniform)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same bytes (default: 0)")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="the same seed gives the same bytes (default: 0)"
+    )
     parser.add_argument("--force", action="store_true", help="replace OUT if it is a packed model")
     parser.set_defaults(func=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Make it with a progress bar in bytes written."""
-    from tqdm import tqdm
-
     from edge.checkpoint.geometries import geometry
     from edge.checkpoint.synth import Synthesis, SynthOptions
+    from edge.progress import byte_progress
 
     options = SynthOptions(
         name=f"{args.geometry}-synthetic",
@@ -73,8 +78,7 @@ def run(args: argparse.Namespace) -> int:
     with Synthesis(args.out, options, force=args.force) as synthesis:
         if synthesis.finished_bytes:
             print("note: going on where an earlier run was stopped", file=sys.stderr)
-        bar = tqdm(desc="synth", total=synthesis.nbytes, initial=synthesis.finished_bytes, unit="B", unit_scale=True)
-        with bar:
+        with byte_progress("synth", synthesis.nbytes, synthesis.finished_bytes) as bar:
             synthesis.run(bar.update)
         print(f"wrote {args.out}: {synthesis.contents.nbytes} bytes of model, {synthesis.nbytes} on disk")
     return 0

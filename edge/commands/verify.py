@@ -21,10 +21,11 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from edge.checkpoint.verify import Verification
+    from edge.progress import byte_progress
 
     verification = Verification(args.model)
     num_bad = 0
-    with tqdm(desc="verify", total=verification.nbytes, unit="B", unit_scale=True) as bar:
+    with byte_progress("verify", verification.nbytes) as bar:
         for problem in verification.run(bar.update):
             num_bad += 1
             tqdm.write(f"bad: {problem}", file=sys.stdout)

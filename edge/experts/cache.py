@@ -14,6 +14,7 @@ class SlotCache:
         self._slots: dict[ExpertKey, int] = {}
         self._pins: dict[ExpertKey, int] = {}
         self._free = list(range(num_slots - 1, -1, -1))
+        self._num_withheld = 0
 
     def __contains__(self, key: ExpertKey) -> bool:
         return key in self._slots
@@ -22,9 +23,9 @@ class SlotCache:
         return len(self._slots)
 
     @property
-    def num_pinned(self) -> int:
-        """How many experts are pinned."""
-        return len(self._pins)
+    def num_held(self) -> int:
+        """How many slots no expert can be admitted to: of pinned experts, and withheld ones."""
+        return len(self._pins) + self._num_withheld
 
     def num_pins(self, key: ExpertKey) -> int:
         """How often `key` is pinned."""
@@ -65,3 +66,14 @@ class SlotCache:
         """Empty the slot of `key`, which is not pinned and whose content is not to be used."""
         self._free.append(self._slots.pop(key))
         self._policy.remove(key)
+
+    def withhold(self, key: ExpertKey) -> int:
+        """As `drop`, but nothing is admitted to the slot, which is returned, until `give_back`."""
+        self._policy.remove(key)
+        self._num_withheld += 1
+        return self._slots.pop(key)
+
+    def give_back(self, slot: int) -> None:
+        """Let experts into a withheld slot again."""
+        self._num_withheld -= 1
+        self._free.append(slot)

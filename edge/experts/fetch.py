@@ -1,7 +1,7 @@
 """The blocks of some experts of one layer, handed over in batches while the rest is still being read."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Protocol
 
@@ -33,12 +33,15 @@ class Slots(Protocol):
     def loaded(self, keys: Sequence[ExpertKey]) -> list[ExpertKey]:
         """Those of some pinned keys for which `block` would return, or raise, at once; waits until there is one."""
 
+    def all_asked(self) -> None:
+        """Every read of the fetch was started."""
+
 
 class Fetch:
     """Reads ahead into as many slots as it may hold.
 
     Decoding gets together whatever is there, hits first, then in order of arrival. A scan gets one expert at a time in
-    the order asked for, and holds few slots, for it takes them from what decoding uses.
+    rising order, and holds few slots, for it takes them from what decoding uses.
     """
 
     def __init__(self, slots: Slots, keys: Sequence[ExpertKey], *, is_scan: bool) -> None:
@@ -47,7 +50,13 @@ class Fetch:
         self._most_pinned = most_pinned(slots.num_slots, is_scan=is_scan)
         self._ahead = deque(keys)
         self._pinned: list[ExpertKey] = []  # and not yet handed over
+        self._adopted: set[ExpertKey] = set()  # of these, those that have their slots from before the fetch
         self._taken: list[ExpertKey] = []
+
+    @property
+    def is_all_asked(self) -> bool:
+        """Whether every read was started."""
+        return not self._ahead
 
     def __iter__(self) -> Iterator[list[tuple[int, NDArray[np.uint8]]]]:
         return self
@@ -59,15 +68,25 @@ class Fetch:
             raise RuntimeError(f"all {self._slots.num_slots} slots are held by another fetch")
         if not self._pinned:
             raise StopIteration
-        ready = self._pinned[:1] if self._is_scan else self._slots.loaded(self._pinned)
+        ready = [min(self._pinned)] if self._is_scan else self._slots.loaded(self._pinned)
         return [(key.expert, self._take(key)) for key in ready]
+
+    def adopt(self, keys: Iterable[ExpertKey]) -> None:
+        """Hold some of the keys that have slots already, besides those that the fetch may hold."""
+        for key in keys:
+            self._slots.pin(key, is_scan=self._is_scan)
+            self._ahead.remove(key)
+            self._pinned.append(key)
+            self._adopted.add(key)
 
     def read_ahead(self) -> None:
         """Start as many reads as there are slots for."""
-        while len(self._pinned) < self._most_pinned and self._ahead:
+        while self._ahead and len(self._pinned) - len(self._adopted) < self._most_pinned:
             if not self._slots.pin(self._ahead[0], is_scan=self._is_scan):
                 return
             self._pinned.append(self._ahead.popleft())
+        if self.is_all_asked:
+            self._slots.all_asked()
 
     def close(self) -> None:
         """Let go of every slot, after the reads into them ended."""
@@ -81,6 +100,7 @@ class Fetch:
 
     def _take(self, key: ExpertKey) -> NDArray[np.uint8]:
         self._pinned.remove(key)
+        self._adopted.discard(key)
         block = self._slots.block(key)
         self._taken.append(key)
         return block

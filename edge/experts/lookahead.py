@@ -7,11 +7,15 @@ from dataclasses import dataclass
 import structlog
 
 from edge.errors import StorageError
-from edge.experts.gate import Gate
+from edge.experts.gate import Gates, place
 from edge.experts.policies import ExpertKey
 from edge.experts.slots import ExpertSlots
 
 log = structlog.get_logger()
+
+# Slots that a scan may fill for its next layer: what the disk reads while the token mixers of some hundred tokens
+# compute, and no more of what decoding uses than that.
+MOST_SCAN_GUESSES = 96
 
 
 @dataclass(slots=True)
@@ -23,6 +27,7 @@ class LookaheadStats:
     reads: int = 0  # begun on a guess
     used: int = 0  # and asked for by their layer
     cancelled: int = 0  # or forgotten before the disk was asked
+    abandoned: int = 0  # or dropped when the disk had been asked for a part
 
     @property
     def recall(self) -> float:
@@ -31,48 +36,59 @@ class LookaheadStats:
 
     @property
     def wasted(self) -> int:
-        """Reads that were done and not asked for by their layer."""
-        return self.reads - self.used - self.cancelled
+        """Reads that were done to their end and not asked for by their layer."""
+        return self.reads - self.used - self.cancelled - self.abandoned
 
 
 class Lookahead:
     """Guesses for one layer at a time, between the fetches of the store.
 
     A read on a guess waits until no other read is queued. Once the layer's need is known, a right guess is hastened and
-    a wrong one forgotten; one that the disk is at already keeps its slot until it ended: a stray.
+    a wrong one dropped as far as it has not begun; one that all has begun of keeps its slot until it ended: a stray.
     """
 
-    def __init__(self, slots: ExpertSlots, gate: Gate, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(self, slots: ExpertSlots, gates: Gates, clock: Callable[[], float] = time.perf_counter) -> None:
         self.stats = LookaheadStats()
-        self.gate = gate
+        self.gates = gates
         self._slots = slots
         self._clock = clock
+        self._is_scan = False  # of the pass that is going on
         self._last = (-1, 0.0, 0.0)  # layer, moment and busy seconds of the last fetch
         self._layer = -1  # that the guess is for
         self._guess: frozenset[int] = frozenset()
-        self._reading: list[ExpertKey] = []  # of the guess, those that were in no slot; each pinned
+        self._absent: dict[int, int] = {}  # of the guess, those that were in no slot, and their places in it
+        self._pending: list[ExpertKey] = []  # of these, those to be read
+        self._reading: list[ExpertKey] = []  # and those whose reads were queued; each pinned
         self._strays: list[ExpertKey] = []  # each pinned
         self._granted: list[ExpertKey] = []  # wanted by the fetch that begins; each pinned until `hand_over`
 
     def expect(self, layer: int, experts: Sequence[int]) -> None:
-        """`layer` is guessed to need `experts`."""
+        """`layer` is guessed to need `experts`, the surest first."""
         self._layer, self._guess = layer, frozenset(experts)
-        if not self.gate.is_open:
-            return
+        keys = [ExpertKey(layer, expert) for expert in experts]
+        self._absent = {
+            key.expert: place(rank, len(keys)) for rank, key in enumerate(keys) if key not in self._slots.cache
+        }
+        admits = self.gates.of(is_scan=self._is_scan).admits
+        self._pending = [ExpertKey(layer, expert) for expert, place in self._absent.items() if admits(place)]
+
+    def begin(self) -> None:
+        """Queue the reads of what is expected: whatever the layer before it needs has been asked for."""
+        pending, self._pending = self._pending, []
         cache = self._slots.cache
-        room = (cache.num_slots - cache.num_pinned) // 2
-        missing = [key for key in (ExpertKey(layer, expert) for expert in experts) if key not in cache]
-        for key in missing[:room]:
+        room = (cache.num_slots - cache.num_held) // 2
+        if self._is_scan:  # which goes through them in rising order
+            pending = sorted(pending[: min(room, MOST_SCAN_GUESSES)])
+        for key in pending[:room]:
             self._slots.pin(key, is_prefetch=True)
             self._reading.append(key)
             self.stats.reads += 1
 
-    def settle(self, layer: int, experts: Sequence[int], *, is_scan: bool) -> None:
-        """`layer` needs `experts` indeed. What was read of them on a guess stays pinned until `hand_over`."""
-        if is_scan:
-            self.reclaim()
-            return
+    def settle(self, layer: int, experts: Sequence[int], *, is_scan: bool) -> list[ExpertKey]:
+        """`layer` needs `experts` indeed. What was read of them on a guess, which stays pinned until `hand_over`."""
+        self._is_scan = is_scan
         self._learn(layer, experts)
+        self._slots.sweep()
         wanted = set(experts)
         held, self._reading, self._strays = self._reading + self._strays, [], []
         for key in held:
@@ -80,12 +96,9 @@ class Lookahead:
                 self._slots.promote(key)
                 self._granted.append(key)
                 self.stats.used += 1
-            elif self._slots.cancel(key):
-                self.stats.cancelled += 1
-            elif self._slots.is_loaded(key):
-                self._finish(key)
-            else:
+            elif not self._drop(key):
                 self._strays.append(key)
+        return list(self._granted)
 
     def was_granted(self, key: ExpertKey) -> bool:
         """Whether the fetch that begins finds `key` because of a guess."""
@@ -104,11 +117,21 @@ class Lookahead:
         """Free every slot held on a guess, after the reads into them ended; False if there was none."""
         held, self._reading, self._strays = self._reading + self._strays, [], []
         for key in held:
-            if self._slots.cancel(key):
-                self.stats.cancelled += 1
-            else:
+            if not self._drop(key):
                 self._finish(key)
-        return bool(held)
+        return self._slots.sweep(waits=True) or bool(held)
+
+    def _drop(self, key: ExpertKey) -> bool:
+        """Let go of `key` without waiting; False if all of its read has begun and not yet ended."""
+        if self._slots.cancel(key):
+            self.stats.cancelled += 1
+        elif self._slots.abandon(key):
+            self.stats.abandoned += 1
+        elif self._slots.is_loaded(key):
+            self._finish(key)
+        else:
+            return False
+        return True
 
     def _finish(self, key: ExpertKey) -> None:
         try:
@@ -119,15 +142,18 @@ class Lookahead:
             self._slots.unpin(key)
 
     def _learn(self, layer: int, experts: Sequence[int]) -> None:
+        gate, wanted = self.gates.of(is_scan=self._is_scan), frozenset(experts)
         now, busy = self._clock(), self._slots.demand_seconds
         last_layer, last_now, last_busy = self._last
         self._last = (layer, now, busy)
         if layer == last_layer + 1:  # else the time between passes would count, in which nobody may have asked at all
-            self.gate.took(now - last_now, busy - last_busy)
-        guess = self._guess if layer == self._layer else frozenset()
+            gate.took(now - last_now, busy - last_busy)
         missing = sum(ExpertKey(layer, expert) not in self._slots.cache for expert in experts)
-        missing += sum(key.layer == layer and key.expert in experts for key in self._reading)
-        self.gate.needed(experts, guess, missing)
-        if guess:
+        missing += sum(key.layer == layer and key.expert in wanted for key in self._reading)
+        gate.needed(len(experts), missing)
+        if layer == self._layer:
+            for expert, place in self._absent.items():
+                gate.guessed(place, is_right=expert in wanted)
             self.stats.needed += len(experts)
-            self.stats.recalled += sum(expert in guess for expert in experts)
+            self.stats.recalled += len(wanted & self._guess)
+        self._layer, self._pending = -1, []

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 import structlog
 
 from edge.checkpoint.pack import Pack
-from edge.experts.gate import Gate
+from edge.experts.gate import Gates
 from edge.experts.policies import DecayedLfu
 from edge.experts.slots import Verify
 from edge.experts.store import ExpertStore
@@ -14,6 +14,8 @@ from edge.kernels import ExpertReader
 
 log = structlog.get_logger()
 
+# Parts of reads on a guess under way at once: 0.95 of the disk's rate, and what the next demand waits for is short.
+GUESS_DEPTH = 4
 LEAST_PROBED_BYTES = 1_000_000_000  # a smaller model is read within a second or two
 
 
@@ -37,7 +39,7 @@ def open_store(pack: Pack, num_slots: int, options: StoreOptions) -> ExpertStore
         reader,
         DecayedLfu.for_passes(config.num_layers * config.top_k),
         verify=options.verify,
-        gate=Gate() if options.prefetch else None,
+        gates=Gates() if options.prefetch else None,
     )
     try:
         tuning = _tuned(pack, reader, store, options)
@@ -45,7 +47,7 @@ def open_store(pack: Pack, num_slots: int, options: StoreOptions) -> ExpertStore
         store.close()
         raise
     setting = tuning.setting
-    reader.tune(setting.queue_depth, setting.part_bytes)
+    reader.tune(setting.queue_depth, setting.part_bytes, GUESS_DEPTH)
     if tuning.origin != "usual":
         rate = round(tuning.bytes_per_second)
         log.info("disk_reads_tuned", origin=tuning.origin, bytes_per_second=rate, **asdict(setting))

@@ -1,6 +1,7 @@
 """Slots in RAM that experts are read into."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Literal, Protocol
 
 import numpy as np
@@ -37,6 +38,9 @@ class Reader(Protocol):
     def cancel(self, ticket: int) -> bool:
         """Forget a read of which nothing has begun; False if it has, and then goes on."""
 
+    def abandon(self, ticket: int) -> bool:
+        """Drop what has not begun of a read, of which `wait` is due all the same; False if all of it has begun."""
+
     def counters(self) -> ReadCounters:
         """What was read so far."""
 
@@ -67,6 +71,7 @@ class ExpertSlots:
         self._verify = verify
         self._verified: set[ExpertKey] = set()
         self._tickets: dict[ExpertKey, int] = {}  # of reads that nobody has waited for yet
+        self._abandoned: dict[int, int] = {}  # slots, by the tickets of the reads that still write there
 
     def pin(self, key: ExpertKey, *, is_scan: bool = False, is_prefetch: bool = False) -> bool:
         """Hold `key` in a slot, its read started if it was in none; False if every slot is held."""
@@ -127,6 +132,26 @@ class ExpertSlots:
         self.cache.unpin(key)
         self.cache.drop(key)
         return True
+
+    def abandon(self, key: ExpertKey) -> bool:
+        """Drop what has not begun of the read of a pinned `key`, which is then in no slot; False if all of it has.
+
+        The slot comes back with `sweep`, for a part of the read may be under way.
+        """
+        if key not in self._tickets or not self._reader.abandon(self._tickets[key]):
+            return False
+        self.cache.unpin(key)
+        self._abandoned[self._tickets.pop(key)] = self.cache.withhold(key)
+        return True
+
+    def sweep(self, *, waits: bool = False) -> bool:
+        """Free the slots of abandoned reads that have ended, or of all when they have; whether there was one."""
+        ended = [ticket for ticket in self._abandoned if waits or self._reader.is_done(ticket)]
+        for ticket in ended:
+            with suppress(StorageError):  # what was read there is of no use to anybody
+                self._reader.wait(ticket)
+            self.cache.give_back(self._abandoned.pop(ticket))
+        return bool(ended)
 
     def _start_read(self, key: ExpertKey, is_scan: bool, is_prefetch: bool) -> bool:
         slot = self.cache.admit(key, is_scan=is_scan or is_prefetch)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.experts.fetch import Fetch
-from edge.experts.gate import Gate
+from edge.experts.gate import Gates
 from edge.experts.lookahead import Lookahead, LookaheadStats
 from edge.experts.policies import ExpertKey, Policy
 from edge.experts.slots import ExpertIndex, ExpertSlots, Reader, Verify
@@ -41,14 +41,15 @@ class ExpertStore:
         policy: Policy,
         *,
         verify: Verify = "always",
-        gate: Gate | None = None,
+        gates: Gates | None = None,
     ) -> None:
-        """`gate`: when to read ahead what `expect` is told; None: never."""
+        """`gates`: when to read ahead what `expect` is told; None: never."""
         self.layout = index.experts
         self.recorder: Recorder | None = None
         self._reader = reader
         self._slots = ExpertSlots(index, num_slots, reader, policy, verify)
-        self._lookahead = Lookahead(self._slots, gate) if gate else None
+        self._lookahead = Lookahead(self._slots, gates) if gates else None
+        self._fetch: Fetch | None = None  # that is going on
         self._lookups = 0
         self._hits = 0
 
@@ -78,7 +79,7 @@ class ExpertStore:
             read.busy_seconds,
             read.wait_seconds,
             read.prefetch_bytes,
-            ahead.wasted * self.layout.block_bytes,
+            ahead.wasted * self.layout.block_bytes + read.abandoned_bytes,
             ahead,
         )
 
@@ -91,32 +92,39 @@ class ExpertStore:
         """The contract of ExpertSource. More experts than slots pass through the slots as these come free."""
         if self.recorder:
             self.recorder(layer, experts, is_scan)
-        if self._lookahead:
-            self._lookahead.settle(layer, experts, is_scan=is_scan)
+        granted = self._lookahead.settle(layer, experts, is_scan=is_scan) if self._lookahead else ()
         keys = [ExpertKey(layer, expert) for expert in experts]
         resident = {key for key in keys if self._slots.cache.use(key, is_scan=is_scan)}
         if not is_scan:
             keys.sort(key=lambda key: key not in resident)
-        fetch = Fetch(self, keys, is_scan=is_scan)
+        self._fetch = fetch = Fetch(self, keys, is_scan=is_scan)
         try:
             try:
+                fetch.adopt(granted)
                 fetch.read_ahead()
             finally:
                 if self._lookahead:
                     self._lookahead.hand_over()
             yield fetch
         finally:
+            self._fetch = None
             fetch.close()
 
-    @property
-    def wants_guesses(self) -> bool:
-        """Whether `expect` would do anything: whoever guesses can save the work."""
-        return self._lookahead is not None and self._lookahead.gate.is_worth_guessing
+    def wants_guesses(self, *, is_scan: bool) -> bool:
+        """The contract of GuessTaker."""
+        return self._lookahead is not None and self._lookahead.gates.of(is_scan=is_scan).is_worth_guessing
 
     def expect(self, layer: int, experts: Sequence[int]) -> None:
-        """`layer`, the next one, is guessed to need `experts`: they may be read while the disk has nothing to do."""
+        """The contract of GuessTaker."""
         if self._lookahead:
             self._lookahead.expect(layer, experts)
+            if self._fetch is None or self._fetch.is_all_asked:
+                self._lookahead.begin()
+
+    def all_asked(self) -> None:
+        """Every read of the fetch was started: what the next layer may need comes after them."""
+        if self._lookahead:
+            self._lookahead.begin()
 
     def pin(self, key: ExpertKey, *, is_scan: bool) -> bool:
         """Hold `key` in a slot, its read started if it was in none; False if every slot is held."""

@@ -18,9 +18,11 @@ class Attention:
         width, head_dim = config.hidden_size, config.head_dim
         query_width, kv_width = config.num_attention_heads * head_dim, config.num_kv_heads * head_dim
         self._parts = 2 if config.attention_gate else 1  # of a head in q_proj: query, gate
-        self._q_proj = weights.matrix("q_proj", self._parts * query_width, width)
-        self._k_proj = weights.matrix("k_proj", kv_width, width)
-        self._v_proj = weights.matrix("v_proj", kv_width, width)
+        self._qkv_proj = kernels.Projections(
+            weights.matrix("q_proj", self._parts * query_width, width),
+            weights.matrix("k_proj", kv_width, width),
+            weights.matrix("v_proj", kv_width, width),
+        )
         self._o_proj = weights.matrix("o_proj", width, query_width)
         self._q_norm = weights.vector("q_norm", head_dim)
         self._k_norm = weights.vector("k_norm", head_dim)
@@ -29,12 +31,13 @@ class Attention:
         """Mix the f32[T, H] rows of `block`; their keys and values are added to the caches of their sequences."""
         config, num_tokens = self._config, len(x)
         shape = (num_tokens, config.num_attention_heads, self._parts, config.head_dim)
-        query_gate = kernels.matmul(x, self._q_proj).reshape(shape)
+        query_gate, keys, values = self._qkv_proj(x)
+        query_gate = query_gate.reshape(shape)
         queries = self._normalise(query_gate[:, :, 0], self._q_norm)
-        keys = self._normalise(kernels.matmul(x, self._k_proj), self._k_norm)
+        keys = self._normalise(keys, self._k_norm)
         block.rotation.apply(queries)
         block.rotation.apply(keys)
-        values = kernels.matmul(x, self._v_proj).reshape(keys.shape)
+        values = values.reshape(keys.shape)
 
         attend = self._attend
         mixed = joined(

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -12,11 +11,10 @@ from edge import kernels
 from edge.checkpoint.layout import ExpertLayout
 from edge.config import ModelConfig
 from edge.errors import StorageError
+from edge.kernels import ExpertSum, Routing
 from edge.layers.mlp import GatedMlp
 from edge.layers.weights import Weights
 from edge.profiling import DISK_WAIT, EXPERTS, ROUTER, SHARED_EXPERT, Watch, each
-
-FIRST_ROW = np.zeros(1, np.int32)
 
 Batch = list[tuple[int, NDArray[np.uint8]]]  # experts and their packed blocks
 Meanwhile = Callable[[NDArray[np.float32]], None]
@@ -38,21 +36,14 @@ class ExpertSource(Protocol):
 class GuessTaker(Protocol):
     """Reads experts before they are asked for."""
 
-    @property
-    def wants_guesses(self) -> bool:
-        """Whether `expect` would do anything: whoever guesses can save the work."""
+    def wants_guesses(self, *, is_scan: bool) -> bool:
+        """Whether `expect` would do anything in a pass of that kind: whoever guesses can save the work."""
 
     def expect(self, layer: int, experts: Sequence[int]) -> None:
-        """`layer`, the next one, is guessed to need `experts`: they may be read while the disk has nothing to do."""
+        """`layer`, the next one, is guessed to need `experts` (distinct, the surest first).
 
-
-@dataclass(frozen=True, slots=True)
-class Routing:
-    """Which tokens go to which experts, grouped by expert."""
-
-    experts: list[int]  # distinct, rising
-    rows: list[NDArray[np.int32]]  # per expert the tokens that chose it, rising
-    shares: list[NDArray[np.float32]]  # and the weight of its output in each
+        They may be read while the disk has nothing to do.
+        """
 
 
 class SparseMoe:
@@ -67,8 +58,8 @@ class SparseMoe:
         self._router = weights.matrix("gate", config.num_experts, width)
         self._shared: GatedMlp | None = None
         if config.shared_expert_size:
-            self._shared = GatedMlp(width, config.shared_expert_size, weights.under("shared_expert"))
-            self._shared_expert_gate = weights.matrix("shared_expert_gate", 1, width)
+            scale = weights.matrix("shared_expert_gate", 1, width)
+            self._shared = GatedMlp(width, config.shared_expert_size, weights.under("shared_expert"), scale)
         self._routing, self._sharing = watch.span(ROUTER), watch.span(SHARED_EXPERT)
         self._computing, self._waiting = watch.span(EXPERTS), watch.span(DISK_WAIT)
 
@@ -94,8 +85,7 @@ class SparseMoe:
     def guess(self, x: NDArray[np.float32], taker: GuessTaker) -> None:
         """Tell `taker` which experts `forward` would need for x f32[T, H]."""
         with self._routing:
-            experts, _ = kernels.route(kernels.matmul(x, self._router), self._top_k)
-            taker.expect(self._layer, np.unique(experts).tolist())
+            taker.expect(self._layer, surest_first(*kernels.route(kernels.matmul(x, self._router), self._top_k)))
 
     def _route(self, logits: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """The experts of each token, rising, and their shares: [T, K] both."""
@@ -110,64 +100,47 @@ class SparseMoe:
     ) -> tuple[NDArray[np.float32], dict[int, StorageError]]:
         """The same from the start, each expert fetched alone: a failed one is tried again and costs only its rows."""
         out, failed = self._shared_expert(x), dict[int, StorageError]()
-        for position, expert in enumerate(routing.experts):
-            alone = Routing([expert], [routing.rows[position]], [routing.shares[position]])
+        begin = 0
+        for expert, end in zip(routing.experts, routing.ends, strict=True):
+            rows, shares = routing.rows[begin:end], routing.shares[begin:end]
+            alone, begin = Routing([expert], [end - begin], rows, shares), end
             try:
                 with self._source.fetch(self._layer, [expert], is_scan=True) as batches:
                     self._add_experts(x, alone, batches, out)
             except StorageError as error:
-                failed |= dict.fromkeys(routing.rows[position].tolist(), error)
+                failed |= dict.fromkeys(rows.tolist(), error)
         return out, failed
 
     def _shared_expert(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         if self._shared is None:
             return np.zeros_like(x)
         with self._sharing:
-            out = self._shared.forward(x)
-            kernels.scale_rows(kernels.matmul(x, self._shared_expert_gate).reshape(-1), out)
-        return out
+            return self._shared.forward(x)
 
     def _add_experts(
         self, x: NDArray[np.float32], routing: Routing, batches: Iterator[Batch], out: NDArray[np.float32]
     ) -> None:
-        """Add each expert's share to `out` in rising order of experts, in whatever order they arrive.
-
-        A sum of floats depends on its order, and the order of arrival on what the cache happened to hold.
-        """
-        positions = {expert: position for position, expert in enumerate(routing.experts)}
-        waiting: dict[int, NDArray[np.float32]] = {}
-        next_position = 0
+        """Add each expert's share to `out`."""
+        routed = ExpertSum(x, routing, self._source.layout, out)
         for batch in each(batches, self._waiting):
             with self._computing:
-                waiting |= self._run_batch(x, routing, [(positions[expert], block) for expert, block in batch])
-                while next_position in waiting:
-                    y = waiting.pop(next_position)
-                    kernels.scatter_add(out, routing.rows[next_position], routing.shares[next_position], y)
-                    next_position += 1
+                routed.add(batch)
 
-    def _run_batch(self, x: NDArray[np.float32], routing: Routing, batch: Batch) -> dict[int, NDArray[np.float32]]:
-        """The outputs of the experts at some positions of `routing`, for the tokens that chose them."""
-        rows = [routing.rows[position] for position, _ in batch]
-        y = kernels.expert_ffn_grouped(x, rows, [block for _, block in batch], self._source.layout)
-        outputs, begin = {}, 0
-        for (position, _), chosen in zip(batch, rows, strict=True):
-            outputs[position] = y[begin : begin + len(chosen)]
-            begin += len(chosen)
-        return outputs
+
+def surest_first(chosen: NDArray[np.int32], shares: NDArray[np.float32]) -> list[int]:
+    """The experts in [T, K] choices, each once, by the greatest share that a token gives it."""
+    experts: list[int] = chosen.ravel()[np.argsort(-shares.ravel(), kind="stable")].tolist()
+    return experts if len(chosen) == 1 else list(dict.fromkeys(experts))
 
 
 def group_by_expert(chosen: NDArray[np.int32], shares: NDArray[np.float32]) -> Routing:
     """[T, K] experts of each token, rising, and their shares, the other way round."""
     num_tokens, num_chosen = chosen.shape
+    flat = chosen.reshape(-1)
     if num_tokens == 1:  # the same answer without the sorting, which decoding would pay in every layer
-        return Routing(chosen[0].tolist(), [FIRST_ROW] * num_chosen, list(shares.reshape(num_chosen, 1)))
-    flat = chosen.ravel()
+        return Routing(flat.tolist(), range(1, num_chosen + 1), np.zeros(num_chosen, np.int32), shares.reshape(-1))
     order = np.argsort(flat, kind="stable")  # by expert, tokens rising within each
     experts = flat[order]
-    rows, weights = (order // num_chosen).astype(np.int32), shares.ravel()[order]
-    # Slices, for np.unique and np.split together take 0.1 ms, in every layer of every step.
-    starts = [0, *(np.flatnonzero(experts[1:] != experts[:-1]) + 1).tolist()]
-    runs = list(zip(starts, [*starts[1:], len(flat)], strict=True))
-    return Routing(
-        experts[starts].tolist(), [rows[begin:end] for begin, end in runs], [weights[begin:end] for begin, end in runs]
-    )
+    last = np.append(np.flatnonzero(experts[1:] != experts[:-1]), len(flat) - 1)  # of each expert
+    rows = (order // num_chosen).astype(np.int32)
+    return Routing(experts[last].tolist(), (last + 1).tolist(), rows, shares.reshape(-1)[order])

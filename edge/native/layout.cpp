@@ -42,17 +42,19 @@ MatrixView MatrixLayout::at(const uint8_t* data) const {
     return view;
 }
 
+void check_expert(const MatrixView& gate, const MatrixView& up, const MatrixView& down) {
+    expect(gate.rows == up.rows && gate.rows == down.cols, "gate, up and down differ in the size of the expert");
+    expect(gate.cols == up.cols && gate.cols == down.rows, "gate, up and down differ in the hidden size");
+    expect(gate.padded_cols == up.padded_cols, "gate and up differ in padded_cols");
+    expect(is_quantized(gate.format) == is_quantized(up.format),
+           "one of gate and up is quantised, the other is not");
+}
+
 ExpertLayout::ExpertLayout(const MatrixLayout& gate_, const MatrixLayout& up_, const MatrixLayout& down_,
                            size_t gate_at, size_t up_at, size_t down_at, size_t nbytes)
     : gate(gate_), up(up_), down(down_), gate_offset(gate_at), up_offset(up_at), down_offset(down_at),
       num_bytes(nbytes) {
-    expect(gate.shape.rows == up.shape.rows && gate.shape.rows == down.shape.cols,
-           "gate, up and down differ in the size of the expert");
-    expect(gate.shape.cols == up.shape.cols && gate.shape.cols == down.shape.rows,
-           "gate, up and down differ in the hidden size");
-    expect(gate.shape.padded_cols == up.shape.padded_cols, "gate and up differ in padded_cols");
-    expect(is_quantized(gate.shape.format) == is_quantized(up.shape.format),
-           "one of gate and up is quantised, the other is not");
+    check_expert(gate.shape, up.shape, down.shape);
     for (const auto& [at, part] : {std::pair(gate_at, &gate), std::pair(up_at, &up), std::pair(down_at, &down)})
         expect(at % kMatrixAlignment == 0 && at <= nbytes && part->num_bytes <= nbytes - at,
                "a matrix is not aligned or goes beyond the block");

@@ -19,6 +19,9 @@ struct MatrixLayout {
     MatrixView at(const uint8_t* data) const;
 };
 
+// Throws unless the three can be those of one expert.
+void check_expert(const MatrixView& gate, const MatrixView& up, const MatrixView& down);
+
 // The three matrices of one expert.
 struct ExpertLayout {
     MatrixLayout gate, up, down;

@@ -3,6 +3,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "kernels.h"
 #include "thread_pool.h"
@@ -18,34 +19,78 @@ struct ExpertView {
     MatrixView gate, up, down;
 };
 
-void matmul(Runtime& rt, const MatrixView& w, const float* x, size_t num_tokens, float* y);
+// y [num_tokens, w.rows] = x wᵀ.
+struct Product {
+    MatrixView w;
+    float* y;
+};
 
-// The tokens of one expert.
+// Products of one x with matrices of its width; at least one.
+void matmuls(Runtime& rt, const std::vector<Product>& products, const float* x, size_t num_tokens);
+
+// The tokens of one expert, and where its outputs go.
 struct ExpertTokens {
     ExpertView expert;
     const int32_t* rows;  // of x, or null: the first num_tokens
     size_t num_tokens;
+    float* y;  // [num_tokens, hidden]
 };
 
-// Experts of one layout: y [sum of num_tokens, hidden], expert after expert.
-void expert_ffn_grouped(Runtime& rt, const ExpertTokens* experts, size_t num_experts, const float* x, float* y);
+// y = down(silu(gate x) * up x) for each of some experts, whose hidden size is x's width.
+void expert_ffn(Runtime& rt, const std::vector<ExpertTokens>& experts, const float* x);
 
-void scatter_add(Runtime& rt, float* out, const int32_t* rows, const float* weights, const float* y, size_t num_rows,
-                 size_t width);
 // indices ascend within a token; weights are the softmax over all experts, renormalised over the chosen ones.
 void route(Runtime& rt, const float* logits, size_t num_tokens, size_t num_experts, size_t k, int32_t* indices,
            float* weights);
 
-void causal_conv(Runtime& rt, const Convolution& job);
+// Of one width and number of channels, each with its own state.
+void causal_conv(Runtime& rt, const std::vector<Convolution>& jobs);
 
-struct DeltaInputs {
-    const float *q, *k;  // neither normalised
-    const float* g;      // log of the decay
+struct DeltaShape {
+    size_t key_heads, value_heads, key_dim, value_dim;
+
+    size_t channels() const { return 2 * key_heads * key_dim + value_heads * value_dim; }
 };
-void gated_delta(Runtime& rt, const DeltaInputs& inputs, DeltaRule job);
+
+// The next tokens of one sequence, and its state.
+struct DeltaTokens {
+    size_t num_tokens;
+    float* conv;       // [width - 1, channels]
+    float* recurrent;  // [value_heads, key_dim, value_dim]
+};
+
+// Of all tokens, sequence after sequence. A stride is what lies between two tokens.
+struct DeltaInputs {
+    const float *q, *k;  // [num_tokens, key_heads, key_dim], neither normalised
+    size_t key_stride;
+    const float* v;  // [num_tokens, value_heads, value_dim]
+    size_t value_stride;
+    const float *g, *beta;  // [num_tokens, value_heads]; g is the log of the decay
+};
+// out: [num_tokens, value_heads, value_dim]. No two sequences share a state.
+void gated_delta(Runtime& rt, const DeltaShape& shape, const DeltaInputs& in, const std::vector<DeltaTokens>& sequences,
+                 float* out);
 // g = rate * softplus(a + bias), beta = sigmoid(b), per token and head; all [num_tokens, heads] but rate and bias.
 void delta_gates(Runtime& rt, const float* a, const float* b, const float* bias, const float* rate, float* g,
                  float* beta, size_t num_tokens, size_t heads);
+
+// What lies between the projections of a Gated DeltaNet layer.
+struct DeltaNet {
+    DeltaShape shape;
+    size_t conv_width;
+    const float* conv;         // [conv_width, channels]
+    const float *bias, *rate;  // [value_heads]
+    const float* norm;         // [value_dim]
+    float eps;
+};
+struct DeltaProjections {
+    const float* qkv;     // [num_tokens, channels]
+    const float* z;       // [num_tokens, value_heads, value_dim]
+    const float *b, *a;   // [num_tokens, value_heads]
+};
+// causal_conv, delta_gates, gated_delta and gated_rms_norm, one after the other. out: as z.
+void delta_net(Runtime& rt, const DeltaNet& net, const DeltaProjections& x, const std::vector<DeltaTokens>& sequences,
+               float* out);
 
 void attention(Runtime& rt, const Attention& job);
 

@@ -46,7 +46,7 @@ void forbid_readahead([[maybe_unused]] int fd) {
 }  // namespace
 
 Reader::Reader(std::vector<std::string> paths, size_t num_threads, bool direct)
-    : files_(paths.size()), queue_depth_(num_threads) {
+    : files_(paths.size()), queue_depth_(num_threads), prefetch_depth_(num_threads) {
     try {
         for (size_t i = 0; i < paths.size(); ++i) open(files_[i], std::move(paths[i]), direct);
         for (size_t i = 0; i < num_threads; ++i) threads_.emplace_back([this] { work(); });
@@ -74,9 +74,10 @@ bool Reader::direct() const {
     return std::all_of(files_.begin(), files_.end(), [](const File& file) { return file.direct.load(); });
 }
 
-void Reader::tune(size_t queue_depth, size_t part_bytes) {
+void Reader::tune(size_t queue_depth, size_t part_bytes, size_t prefetch_depth) {
     std::lock_guard<std::mutex> lock(mutex_);
     queue_depth_ = queue_depth;
+    prefetch_depth_ = std::min(queue_depth, prefetch_depth);
     part_bytes_ = part_bytes;
     queued_.notify_all();
 }
@@ -163,6 +164,18 @@ bool Reader::cancel(uint64_t ticket) {
     return true;
 }
 
+bool Reader::abandon(uint64_t ticket) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    Request& request = find(ticket);
+    const size_t dropped =
+        std::erase_if(queue(request.urgency), [&](const Part& part) { return part.request == &request; });
+    if (dropped == 0) return false;
+    request.is_abandoned = true;
+    request.parts_left -= dropped;
+    if (request.parts_left == 0) end(request);
+    return true;
+}
+
 Reader::Counters Reader::counters() {
     std::lock_guard<std::mutex> lock(mutex_);
     counters_.busy_seconds = busy_.seconds();
@@ -192,7 +205,9 @@ void Reader::close() {
         }
 }
 
-bool Reader::can_begin() const { return parts_begun_ < queue_depth_ && !(demand_.empty() && prefetch_.empty()); }
+bool Reader::can_begin() const {
+    return (!demand_.empty() && parts_begun_ < queue_depth_) || (!prefetch_.empty() && parts_begun_ < prefetch_depth_);
+}
 
 Reader::Part Reader::take_part() {
     Queue& parts = demand_.empty() ? prefetch_ : demand_;
@@ -215,9 +230,11 @@ void Reader::work() {
         lock.lock();
         --parts_begun_;
         const size_t bytes = part.end - part.begin;
-        if (error.empty())
+        if (error.empty()) {
             (request.urgency == Urgency::demand ? counters_.demand_bytes : counters_.prefetch_bytes) += bytes;
-        if (error.empty() && request.crc) {
+            request.bytes_read += bytes;
+        }
+        if (error.empty() && request.crc && !request.is_abandoned) {
             queued_.notify_one();  // another thread keeps the disk busy while this one computes
             lock.unlock();
             const uint32_t checksum = crc32c(request.out + part.begin, bytes);
@@ -231,8 +248,15 @@ void Reader::work() {
 // Called with the lock held.
 void Reader::finish_part(Request& request, std::string error) {
     if (request.error.empty()) request.error = std::move(error);
-    if (--request.parts_left > 0) return;
-    if (request.error.empty() && request.crc) request.error = check(request);
+    if (--request.parts_left == 0) end(request);
+}
+
+// Called with the lock held.
+void Reader::end(Request& request) {
+    if (request.is_abandoned)
+        counters_.abandoned_bytes += request.bytes_read;
+    else if (request.error.empty() && request.crc)
+        request.error = check(request);
     request.is_done = true;
     busy_.end();
     if (request.urgency == Urgency::demand) demand_busy_.end();

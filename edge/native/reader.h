@@ -56,6 +56,7 @@ public:
 
     struct Counters {
         uint64_t demand_bytes = 0, prefetch_bytes = 0;
+        uint64_t abandoned_bytes = 0;  // of these, those of reads that were abandoned
         double busy_seconds = 0;    // with at least one read in flight
         double demand_seconds = 0;  // with at least one in flight that is no prefetch
         double wait_seconds = 0;    // in which a caller of wait() or wait_any() was held up
@@ -69,7 +70,8 @@ public:
 
     // Asks the disk for at most `queue_depth` parts at once (all threads if there are fewer), each of `part_bytes`, a
     // multiple of kAlignment. Reads under way keep their parts. A depth of 0 holds all parts back until the next call.
-    void tune(size_t queue_depth, size_t part_bytes);
+    // A part of a prefetch begins only below `prefetch_depth`: what is under way then is what a demand has to wait for.
+    void tune(size_t queue_depth, size_t part_bytes, size_t prefetch_depth);
 
     // Starts filling out[0 ... size); offset, size and address are multiples of kAlignment. `out` must stay valid until
     // wait() has returned, cancel() has returned true or the reader is closed. Throws std::invalid_argument after
@@ -86,6 +88,9 @@ public:
     void promote(uint64_t ticket);
     // Forgets a read of which nothing has begun. False if it has: it then goes on and must be waited for.
     bool cancel(uint64_t ticket);
+    // Drops what has not begun of a read, which must be waited for all the same: `out` will hold nothing of use, and
+    // that is no error. False, and nothing is dropped, if all of it has begun.
+    bool abandon(uint64_t ticket);
 
     // Drops reads that have not begun (they fail), lets those that have finish, and ends the threads.
     void close();
@@ -108,7 +113,9 @@ private:
         std::optional<uint32_t> crc;
         Urgency urgency;
         size_t parts_left;  // not yet read
+        size_t bytes_read = 0;
         bool has_begun = false;
+        bool is_abandoned = false;
         bool is_done = false;
         std::vector<uint32_t> checksums;  // of each part, empty if there is nothing to compare with
         std::string error;                // the first one
@@ -127,6 +134,7 @@ private:
     std::string read_part(const Part& part);
     std::string check(const Request& request) const;
     void finish_part(Request& request, std::string error);
+    void end(Request& request);
     Request& find(uint64_t ticket);
     Queue& queue(Urgency urgency) { return urgency == Urgency::demand ? demand_ : prefetch_; }
     template <typename Condition>
@@ -138,7 +146,7 @@ private:
     Queue demand_, prefetch_;
     std::unordered_map<uint64_t, Request> requests_;  // by ticket; parts point at its elements, which never move
     uint64_t next_ticket_ = 1;
-    size_t queue_depth_;
+    size_t queue_depth_, prefetch_depth_;
     size_t part_bytes_ = kPartBytes;
     size_t parts_begun_ = 0;  // and not yet read
     BusyClock busy_, demand_busy_;

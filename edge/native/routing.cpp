@@ -1,4 +1,4 @@
-// Which experts a token goes to, and adding their results to the token's row.
+// Which experts a token goes to.
 #include <algorithm>
 
 #include "buffer.h"
@@ -38,14 +38,6 @@ void route(Runtime& rt, const float* logits, size_t num_tokens, size_t num_exper
             std::sort(chosen, chosen + k);
             for (size_t i = 0; i < k; ++i) weights[t * k + i] = p[chosen[i]] / total;
         }
-    });
-}
-
-void scatter_add(Runtime& rt, float* out, const int32_t* rows, const float* weights, const float* y, size_t num_rows,
-                 size_t width) {
-    for_pieces(rt.pool, num_rows, 4, width, [&](size_t begin, size_t end) {
-        for (size_t i = begin; i < end; ++i)
-            rt.kernels->add_scaled(out + static_cast<size_t>(rows[i]) * width, y + i * width, weights[i], width);
     });
 }
 

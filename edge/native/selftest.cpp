@@ -100,7 +100,7 @@ MatrixLayout matrix_layout(const size_t* sizes) {
 
 void run_matmul(Runtime& rt, const Case& c, float* out) {
     const MatrixLayout layout = matrix_layout(c.sizes.data());
-    matmul(rt, layout.at(c.arrays[0].data), c.floats(1), c.arrays[1].count<float>() / layout.shape.cols, out);
+    matmuls(rt, {{layout.at(c.arrays[0].data), out}}, c.floats(1), c.arrays[1].count<float>() / layout.shape.cols);
 }
 
 void run_expert_ffn(Runtime& rt, const Case& c, float* out) {
@@ -108,8 +108,7 @@ void run_expert_ffn(Runtime& rt, const Case& c, float* out) {
     const ExpertLayout layout(matrix_layout(sizes), matrix_layout(sizes + 7), matrix_layout(sizes + 14), sizes[21],
                               sizes[22], sizes[23], sizes[24]);
     const Array& rows = c.arrays[2];
-    const ExpertTokens expert = {layout.at(c.arrays[0].data), rows.as<int32_t>(), rows.count<int32_t>()};
-    expert_ffn_grouped(rt, &expert, 1, c.floats(1), out);
+    expert_ffn(rt, {{layout.at(c.arrays[0].data), rows.as<int32_t>(), rows.count<int32_t>(), out}}, c.floats(1));
 }
 
 void run_attention(Runtime& rt, const Case& c, float* out) {
@@ -120,15 +119,14 @@ void run_attention(Runtime& rt, const Case& c, float* out) {
 void run_gated_delta(Runtime& rt, const Case& c, float* out) {
     const auto& s = c.sizes;  // tokens, key heads, value heads, key dim, value dim
     std::vector<float> state = c.arrays[5].copy();
-    const DeltaInputs inputs = {c.floats(0), c.floats(1), c.floats(3)};
-    gated_delta(rt, inputs, {.q = nullptr, .k = nullptr, .v = c.floats(2), .decay = nullptr, .beta = c.floats(4),
-                             .state = state.data(), .out = out, .num_tokens = s[0], .key_heads = s[1],
-                             .value_heads = s[2], .key_dim = s[3], .value_dim = s[4]});
+    const DeltaShape shape = {s[1], s[2], s[3], s[4]};
+    const DeltaInputs inputs = {c.floats(0), c.floats(1), s[1] * s[3], c.floats(2), s[2] * s[4], c.floats(3), c.floats(4)};
+    gated_delta(rt, shape, inputs, {{s[0], nullptr, state.data()}}, out);
 }
 
 void run_causal_conv(Runtime& rt, const Case& c, float* out) {
     std::vector<float> state = c.arrays[2].copy();
-    causal_conv(rt, {c.floats(0), c.floats(1), state.data(), out, c.sizes[0], c.sizes[1], c.sizes[2]});
+    causal_conv(rt, {{c.floats(0), c.floats(1), state.data(), out, c.sizes[0], c.sizes[1], c.sizes[2]}});
 }
 
 void run_rms_norm(Runtime& rt, const Case& c, float* out) {

@@ -1,9 +1,10 @@
-"""Snapshots in memory under a budget: the least recently used ones give way. Pure: no clock, no I/O."""
+"""Snapshots in memory under a budget. Who gives way: edge.prefix.room. Pure: no clock, no I/O."""
 
 from collections import OrderedDict
 from collections.abc import Collection
 from typing import NamedTuple
 
+from edge.prefix.room import Holding, leaving
 from edge.prefix.snapshot import Snapshot
 
 
@@ -43,17 +44,18 @@ class SnapshotCache:
         self._held.move_to_end(name)
         return self._held[name].snapshot
 
-    def reserve(self, nbytes: int, pinned: Collection[bytes] = ()) -> bool:
-        """Make room for a snapshot before it is made; False, and nothing is lost, if there cannot be so much.
+    def reserve(self, scope: bytes, nbytes: int, pinned: Collection[bytes] = ()) -> bool:
+        """Make room for a scope's snapshot before it is made; False, and nothing is lost, if there cannot be so much.
 
         `pinned`: the names of snapshots whose memory would not become free.
         """
-        loose = sum(held.snapshot.nbytes for name, held in self._held.items() if name not in pinned)
-        if self.nbytes - loose + nbytes > self.budget_bytes:
+        holdings = [Holding(held.scope, held.snapshot.nbytes, name in pinned) for name, held in self._held.items()]
+        gone = leaving(holdings, Holding(scope, nbytes), self.budget_bytes - self._reserved_bytes)
+        if gone is None:
             return False
-        leaving = [name for name in self._held if name not in pinned]
-        while self.nbytes + nbytes > self.budget_bytes:
-            self._remove(leaving.pop(0))
+        names = list(self._held)
+        for place in gone:
+            self._remove(names[place])
         self._reserved_bytes += nbytes
         return True
 

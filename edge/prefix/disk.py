@@ -1,4 +1,4 @@
-"""Snapshots on disk under a budget: the least recently used files give way, by their times of modification.
+"""Snapshots on disk under a budget. Who gives way: edge.prefix.room, a file's use being its time of modification.
 
 Any number of engines may share a directory: each looks at what is there now, a file appears whole under its name, and
 who finds one gone computes instead. Two that write at once may exceed the budget by the one's file.
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from edge.prefix.direct_file import direct_file
 from edge.prefix.directory import PrefixDirectory
 from edge.prefix.keys import PrefixKeys
+from edge.prefix.room import Holding, leaving
 from edge.prefix.snapshot import Snapshot, snapshot_pages
 from edge.prefix.snapshot_file import HEADER_BYTES, Address, BadFileError, Header, pages_crc
 
@@ -77,7 +78,7 @@ class DiskTier:
         try:
             if address in self.directory.addresses():
                 return True
-            if not self._make_room(HEADER_BYTES + snapshot.nbytes):
+            if not self._make_room(Holding(scope, HEADER_BYTES + snapshot.nbytes)):
                 return False
             self._write(address, snapshot.data)
         except OSError as error:
@@ -120,22 +121,23 @@ class DiskTier:
             file.read_into(out, HEADER_BYTES)
             if pages_crc(out) != header.crc:
                 raise BadFileError("altered")
-            os.utime(handle)
+            with suppress(OSError):  # a disk that has become read-only: what it holds is as good as before
+                os.utime(handle)
         return True
 
-    def _make_room(self, nbytes: int) -> bool:
-        """Remove the files that were not used for longest. Raises OSError."""
-        if nbytes > self.budget_bytes:
+    def _make_room(self, newcomer: Holding) -> bool:
+        """Remove files until there is room for another. Raises OSError."""
+        files = sorted(self._files(), key=lambda file: file.used_ns)
+        holdings = [Holding(file.address.scope, file.nbytes) for file in files]
+        gone = leaving(holdings, newcomer, self.budget_bytes, MAX_FILES)
+        if gone is None:
             return False
-        files = sorted(self._files(), key=lambda file: file.used_ns, reverse=True)
-        total = sum(file.nbytes for file in files)
-        while files and (total + nbytes > self.budget_bytes or len(files) >= MAX_FILES):
-            oldest = files.pop()
-            self.directory.remove(oldest.address.file_name)
-            total -= oldest.nbytes
+        for place in gone:
+            self.directory.remove(files[place].address.file_name)
         disk = os.statvfs(self.directory.handle)
-        if disk.f_bavail * disk.f_frsize < nbytes + FREE_BYTES:
-            log.warning("prefix_disk_full", bytes=nbytes, free_bytes=disk.f_bavail * disk.f_frsize)
+        free_bytes = disk.f_bavail * disk.f_frsize
+        if free_bytes < newcomer.nbytes + FREE_BYTES:
+            log.warning("prefix_disk_full", bytes=newcomer.nbytes, free_bytes=free_bytes)
             return False
         return True
 
@@ -144,7 +146,8 @@ class DiskTier:
         for address in self.directory.addresses():
             with suppress(FileNotFoundError):
                 found = os.stat(address.file_name, dir_fd=self.directory.handle, follow_symlinks=False)
-                files.append(_File(address, found.st_size, found.st_mtime_ns))
+                if stat.S_ISREG(found.st_mode):  # what else has such a name takes no room, and may not go like a file
+                    files.append(_File(address, found.st_size, found.st_mtime_ns))
         return files
 
     def _write(self, address: Address, data: NDArray[np.uint8]) -> None:

@@ -4,6 +4,7 @@ from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 
+import edge
 from edge import _native, kernels
 from edge.checkpoint.contents import MANIFEST_FILE
 from edge.checkpoint.pack import Pack
@@ -30,9 +31,17 @@ def model_identity(pack: Pack) -> bytes:
     found = sha256()
     for part in (
         (pack.path / MANIFEST_FILE).read_bytes(),  # holds the checksum of every tensor and expert
-        version("flashgate").encode(),
+        version("numpy").encode(),
         kernels.variant().encode(),
         Path(_native.__file__).read_bytes(),
+        *(path.read_bytes() for path in _program_files()),  # a version says too little of a check-out
     ):
         found.update(sha256(part).digest())
     return found.digest()
+
+
+def _program_files() -> list[Path]:
+    """All that a state depends on of what is written in Python."""
+    package = Path(edge.__file__).parent
+    files = ("model.py", "batch.py", "state.py", "kernels.py", "prefix/snapshot.py")
+    return [*(package / name for name in files), *sorted((package / "layers").glob("*.py"))]

@@ -86,7 +86,7 @@ class PrefixStore:
     def reserve(self, scope: bytes, ids: Sequence[int]) -> Address | None:
         """Make room for a snapshot after `ids`; None if there is one, or no room."""
         name = self._keys.name(scope, ids)
-        if name in self._cache or not self._reserve(snapshot_bytes(self._config, len(ids))):
+        if name in self._cache or not self._reserve(scope, snapshot_bytes(self._config, len(ids))):
             return None
         return Address(scope, name, len(ids))
 
@@ -123,7 +123,7 @@ class PrefixStore:
 
     def _load(self, address: Address) -> Snapshot | None:
         nbytes = snapshot_bytes(self._config, address.length)
-        if self._disk is None or not self._reserve(nbytes):
+        if self._disk is None or not self._reserve(address.scope, nbytes):
             return None
         pages = snapshot_pages(nbytes)
         if not self._disk.load(address, pages):
@@ -134,8 +134,8 @@ class PrefixStore:
         self._disk_hits += 1
         return snapshot
 
-    def _reserve(self, nbytes: int) -> bool:
-        return self._cache.reserve(nbytes, self._writer.pending if self._writer else ())
+    def _reserve(self, scope: bytes, nbytes: int) -> bool:
+        return self._cache.reserve(scope, nbytes, self._writer.pending if self._writer else ())
 
 
 class Visit:

@@ -4,7 +4,12 @@ import queue
 import threading
 from collections.abc import Callable
 
+import structlog
+
+from edge.logs import error_fields
 from edge.prefix.snapshot import Snapshot
+
+log = structlog.get_logger()
 
 Save = Callable[[bytes, bytes, Snapshot], object]  # scope, name; see edge.prefix.disk.DiskTier.save
 
@@ -27,9 +32,9 @@ class SnapshotWriter:
             return frozenset(self._pending)
 
     def submit(self, scope: bytes, name: bytes, snapshot: Snapshot) -> None:
-        """Write a snapshot when its turn comes, unless an error that nobody foresaw has ended the thread."""
+        """Write a snapshot when its turn comes."""
         with self._changed:
-            if name in self._pending or not self._thread.is_alive():
+            if name in self._pending:
                 return
             self._pending.add(name)
         self._queue.put((scope, name, snapshot))
@@ -40,7 +45,7 @@ class SnapshotWriter:
             self._changed.wait_for(lambda: not self._pending)
 
     def close(self) -> None:
-        """Write what is left, then end."""
+        """Write what is left, then end; nothing else may be called afterwards."""
         self._queue.put(None)
         self._thread.join()
 
@@ -49,6 +54,9 @@ class SnapshotWriter:
             scope, name, snapshot = item
             try:
                 self._save(scope, name, snapshot)
+            except Exception as error:
+                # One that nobody foresaw. Those behind this one would stay in memory for ever if the thread ended.
+                log.error("prefix_writer_broke", **error_fields(error))  # noqa: TRY400 -- no text
             finally:
                 del item, snapshot  # before its memory counts as free
                 with self._changed:

@@ -1,9 +1,13 @@
-"""Who may use the engine, and when: first come first served, so many at once, a limited queue before them."""
+"""Who may use the engine, and when: so many at once, a limited queue before them.
+
+A place that becomes free goes to the tenant that has the fewest; among those, and within a tenant, first come first
+served. So who sends many requests waits for itself, and others only for one of these.
+"""
 
 import asyncio
 import heapq
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -156,7 +160,8 @@ class Admission:
     def steps_until_place(self) -> int:
         """Tokens that each running request draws before one that came now would have a place; 0 if one is free.
 
-        As if every answer were as long as it may be. Waiting for the memory of a context is not foreseen.
+        As if every answer were as long as it may be, and all of one tenant. Waiting for the memory of a context is not
+        foreseen.
         """
         places = [0] * self._engine.num_sequences
         for job in self._accepted():
@@ -210,11 +215,16 @@ class Admission:
 
     def _fill_places(self) -> None:
         while self._waiting and len(self._given) < self._engine.num_sequences:
-            job = self._waiting.popleft()
+            job = self._next_waiting()
+            self._waiting.remove(job)
             try:
                 self._given[job] = self._engine.start(job.prompt, job)
             except UnavailableError as error:
                 job.fail(error)
+
+    def _next_waiting(self) -> Job:
+        places = Counter(job.prompt.tenant for job in self._given)
+        return min(self._waiting, key=lambda job: places[job.prompt.tenant])
 
     def _check_available(self) -> None:
         if self._is_draining:

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Self
 
 from edge import events
-from edge.engine import Engine, EngineOptions
+from edge.engine import Engine
+from edge.engine_options import EngineOptions
 from edge.events import GenerationStats
 from edge.server import pipe
 

@@ -2,18 +2,24 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from flashgate.v1 import edge_pb2
 
 from edge.answer import AnswerStream
 from edge.prompt import PromptEncoder
-from edge.server import request, wire
+from edge.server import wire
 from edge.server.admission import Admission, Completion, Happening, Job, Started
 from edge.server.engine_call import Prompt
+from edge.server.limits import max_prompt_bytes
 from edge.server.observed import Outcome, RequestEnded
 from edge.server.rates import Rates
+from edge.server.request import Encoded, Received, encode
 from edge.tokenizer import SamplingDefaults, Tokenizer
+
+# One at a time: tokenizing holds a multiple of a prompt, which must not be multiplied by the number of callers.
+_TOKENIZING = ThreadPoolExecutor(1, thread_name_prefix="tokenizing")
 
 Write = Callable[[edge_pb2.EdgeServiceGenerateResponse], Awaitable[None]]
 
@@ -31,6 +37,15 @@ class ServedModel:
     def defaults(self) -> SamplingDefaults:
         """What the model's makers want where a caller says nothing."""
         return SamplingDefaults() if self.tokenizer is None else self.tokenizer.defaults
+
+    async def encode(self, received: Received) -> Encoded:
+        """What the engine takes of a request. Raises: RequestError, PromptTooLongError."""
+        limit = max_prompt_bytes(self.context_tokens)
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(_TOKENIZING, encode, received, self.encoder, self.defaults, limit)
+        finally:
+            received.drop()  # a call that is given up may stay in the thread's queue for a while
 
     def answer(self, stops: tuple[str, ...]) -> AnswerStream:
         """A new answer. Raises: RequestError on stop texts that cannot be used."""
@@ -54,11 +69,14 @@ class Exchange:
         # Whether nothing but the last message is still to be written: a caller who has read it may leave at once.
         self.is_complete = False
 
-    async def run(self, message: edge_pb2.EdgeServiceGenerateRequest) -> None:
-        """Answer `message`. Raises: the EdgeError that it ends with. Cancelling frees the engine at its next layer."""
+    async def run(self, received: Received) -> None:
+        """Answer what was `received`. Raises: the EdgeError that it ends with.
+
+        Cancelling frees the engine at its next layer.
+        """
         # Before tokenizing: a node that is full or down says so at once.
         with self._admission.place():
-            encoded = await asyncio.to_thread(request.encode, message, self._model.encoder, self._model.defaults)
+            encoded = await self._model.encode(received)
             answer = self._model.answer(encoded.stops)
             self._prompt_tokens = len(encoded.ids)
             if encoded.prompt_bytes:
@@ -68,7 +86,7 @@ class Exchange:
         try:
             reason = None
             while reason is None:
-                reason = await self._pass_on(await job.news(), answer)
+                reason = await self._pass_on(job, await job.news(), answer)
             self.is_complete = True
             await self._write(self._finished(job, reason))
         finally:
@@ -89,7 +107,7 @@ class Exchange:
             completion_tokens=self._completion_tokens,
         )
 
-    async def _pass_on(self, news: list[Happening], answer: AnswerStream) -> str | None:
+    async def _pass_on(self, job: Job, news: list[Happening], answer: AnswerStream) -> str | None:
         """Write what happened, all new tokens in one message; returns the finish reason once there is one."""
         ids: list[int] = []
         text, reason = "", None
@@ -104,6 +122,7 @@ class Exchange:
                 ids += piece.ids
                 text += piece.text
                 if piece.is_last:
+                    job.cancel()  # now: the caller may take long to read the rest, and the engine would go on
                     reason = "stop"
                     break
         self._count(len(ids))

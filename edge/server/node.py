@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import resource
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -20,6 +21,7 @@ from edge.metrics import EdgeMetrics
 from edge.prompt import PromptEncoder
 from edge.server.admission import Admission
 from edge.server.exchange import ServedModel
+from edge.server.limits import MAX_CALLS, max_request_bytes
 from edge.server.metrics_http import MetricsServer
 from edge.server.node_options import NodeOptions, engine_share
 from edge.server.observed import EngineRestarted, EngineStepped, EngineWorked, Event
@@ -31,8 +33,6 @@ from edge.server.status import NodeState, StatusSource
 from edge.server.supervisor import Supervisor
 from edge.tokenizer import Tokenizer
 
-# Four times the longest prompt, so that the answer to one too long is ours, with a reason.
-MAX_REQUEST_BYTES = 16 * 2**20
 # After the last answer was given, its last bytes may still be on their way.
 GRACE_S = 1.0
 
@@ -153,10 +153,11 @@ class Node:
     async def _start_grpc(self) -> tuple[grpc.aio.Server, int]:
         server = grpc.aio.server(
             options=(
-                ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+                ("grpc.max_receive_message_length", max_request_bytes(self._options.context_tokens)),
                 # Two servers on one port would share its requests by chance.
                 ("grpc.so_reuseport", 0),
-            )
+            ),
+            maximum_concurrent_rpcs=MAX_CALLS,
         )
         add_to_server(self._service, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
@@ -212,6 +213,8 @@ def serve(options: NodeOptions) -> None:
         await Node(options).run(_announce)
 
     interrupt_nobody()
+    # Of both processes: a core file would hold prompts.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     asyncio.run(run())
 
 

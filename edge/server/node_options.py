@@ -8,10 +8,8 @@ from typing import Literal
 from edge.budget import format_bytes
 from edge.errors import BudgetError, EdgeError
 from edge.server import pipe, sensors
+from edge.server.limits import margin_bytes
 from edge.server.supervisor import ENGINE_COMMAND
-
-# The server's own growth after the engine was given its share: requests, answers, threads.
-SERVER_MARGIN_BYTES = 32 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +55,7 @@ class NodeOptions:
 
 def engine_share(options: NodeOptions) -> pipe.Load:
     """The engine gets what the server itself does not take of the memory. Raises: BudgetError if that is nothing."""
-    server_bytes = sensors.resident_bytes() + SERVER_MARGIN_BYTES
+    server_bytes = sensors.resident_bytes() + margin_bytes(options.context_tokens)
     if options.memory_bytes <= server_bytes:
         stated, taken = format_bytes(options.memory_bytes), format_bytes(server_bytes)
         raise BudgetError(f"the server alone takes {taken}; --memory says {stated}, for it and the engine")

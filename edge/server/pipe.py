@@ -1,7 +1,7 @@
 """What the server and its engine process tell each other: a JSON object per line, over the child's stdin and stdout."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -30,7 +30,7 @@ class Counters:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """First command: load the packed model at `path`. Its other fields are explained in edge.engine.EngineOptions."""
+    """First command: load the packed model at `path`. Its other fields are explained in edge.engine_options."""
 
     path: str
     memory_bytes: int
@@ -51,7 +51,7 @@ class Generate:
     """
 
     job: int
-    ids: list[int]
+    ids: Sequence[int]
     sampling: SamplingParams
     tenant: str = ""
 
@@ -193,15 +193,25 @@ def from_line(line: bytes) -> Message:
 
 
 def _plain(message: Message) -> dict[str, Any]:
-    if not isinstance(message, Step):
-        return asdict(message)
-    # By hand: `asdict` takes five times as long, and a step may last only milliseconds.
-    return {
-        "began_s": message.began_s,
-        "ended_s": message.ended_s,
-        "events": [_event_to_list(event) for event in message.events],
-        "counters": message.counters and asdict(message.counters),
-    }
+    match message:
+        case Step():
+            # By hand: `asdict` takes five times as long, and a step may last only milliseconds.
+            return {
+                "began_s": message.began_s,
+                "ended_s": message.ended_s,
+                "events": [_event_to_list(event) for event in message.events],
+                "counters": message.counters and asdict(message.counters),
+            }
+        case Generate():
+            # By hand, too: `asdict` copies each of a long prompt's ids by itself, while all other callers wait.
+            return {
+                "job": message.job,
+                "ids": list(message.ids),
+                "sampling": asdict(message.sampling),
+                "tenant": message.tenant,
+            }
+        case _:
+            return asdict(message)
 
 
 def _event_to_list(event: Event) -> list[Any]:

@@ -1,12 +1,23 @@
 """What a prompt costs: seconds for being a prompt at all, and seconds for each of its tokens."""
 
 import math
+from typing import NamedTuple
 
 # What was measured counts half after so many tokens of later prompts. Tokens and not prompts, or a crowd of short ones
 # would wipe out what the long ones taught.
 HALF_LIFE_TOKENS = 20_000.0
 # Lengths that lie closer together than this share of their mean cannot tell the two costs apart.
 LEAST_SPREAD = 0.5
+
+
+class _Sums(NamedTuple):
+    """Over recent prompts, each weighed by how much was measured since."""
+
+    weight: float = 0.0
+    tokens: float = 0.0
+    seconds: float = 0.0
+    tokens_squared: float = 0.0
+    tokens_by_seconds: float = 0.0
 
 
 class PromptCost:
@@ -17,19 +28,16 @@ class PromptCost:
     """
 
     def __init__(self) -> None:
-        self._count = self._tokens = self._seconds = 0.0
-        self._tokens_squared = self._tokens_by_seconds = 0.0
+        self._sums = _Sums()
 
     def add(self, tokens: int, seconds: float) -> None:
         """A prompt of so many tokens took so long. Nothing is learned from none, or from no time."""
         if tokens <= 0 or seconds <= 0:
             return
         kept = 0.5 ** (tokens / HALF_LIFE_TOKENS)
-        self._count = self._count * kept + 1
-        self._tokens = self._tokens * kept + tokens
-        self._seconds = self._seconds * kept + seconds
-        self._tokens_squared = self._tokens_squared * kept + tokens**2
-        self._tokens_by_seconds = self._tokens_by_seconds * kept + tokens * seconds
+        new = _Sums(1, tokens, seconds, tokens**2, tokens * seconds)
+        # At once: metrics are read from another thread.
+        self._sums = _Sums(*(before * kept + added for before, added in zip(self._sums, new, strict=True)))
 
     @property
     def tokens_per_second(self) -> float:
@@ -42,13 +50,14 @@ class PromptCost:
         return self._line()[0]
 
     def _line(self) -> tuple[float, float]:
-        if not self._count:
+        weight, tokens, seconds, tokens_squared, tokens_by_seconds = self._sums
+        if not weight:
             return 0.0, 0.0
-        mean_tokens, mean_seconds = self._tokens / self._count, self._seconds / self._count
-        variance = self._tokens_squared / self._count - mean_tokens**2
+        mean_tokens, mean_seconds = tokens / weight, seconds / weight
+        variance = tokens_squared / weight - mean_tokens**2
         if math.sqrt(max(variance, 0.0)) >= LEAST_SPREAD * mean_tokens:
-            slope = (self._tokens_by_seconds / self._count - mean_tokens * mean_seconds) / variance
+            slope = (tokens_by_seconds / weight - mean_tokens * mean_seconds) / variance
             base = mean_seconds - slope * mean_tokens
             if slope > 0 and base >= 0:
                 return base, 1 / slope
-        return 0.0, self._tokens / self._seconds
+        return 0.0, tokens / seconds

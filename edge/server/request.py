@@ -2,7 +2,10 @@
 
 import re
 import uuid
+from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from flashgate.v1 import common_pb2, edge_pb2
 from google.protobuf.message import DecodeError
@@ -10,64 +13,99 @@ from google.protobuf.message import DecodeError
 from edge.errors import PromptTooLongError, RequestError
 from edge.prompt import ChatMessage, PromptEncoder
 from edge.sampler import SamplingParams
+from edge.server.limits import MAX_MESSAGES
+from edge.stop import MAX_STOPS
 from edge.tokenizer import SamplingDefaults
 
-MAX_PROMPT_BYTES = 4 * 2**20
 MAX_TENANT_CHARACTERS = 256
 DEFAULT_MAX_TOKENS = 256
 # It goes into logs: nothing that could forge a line or fill a disk.
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:/-]{1,128}")
 
 
-class Unreadable:
-    """Stands for bytes that are no request, so that the caller gets a status with a reason."""
+class Received:
+    """A request as it came, to be taken once: gRPC holds on to this until the answer has ended, the prompt is gone."""
 
+    def __init__(self, message: edge_pb2.EdgeServiceGenerateRequest | RequestError) -> None:
+        """Bytes that were no request are an error, so that the caller gets a status with a reason."""
+        self._message: edge_pb2.EdgeServiceGenerateRequest | RequestError | None = message
 
-def parse(payload: bytes) -> edge_pb2.EdgeServiceGenerateRequest | Unreadable:
-    """A request deserializer that does not raise: what gRPC makes of that has no reason and quotes the parser."""
-    try:
-        return edge_pb2.EdgeServiceGenerateRequest.FromString(payload)
-    except DecodeError:
-        return Unreadable()
+    @classmethod
+    def parse(cls, payload: bytes) -> Self:
+        """A request deserializer that does not raise: what gRPC makes of that has no reason and quotes the parser."""
+        try:
+            message = edge_pb2.EdgeServiceGenerateRequest.FromString(payload)
+            _check_counts(message)
+        except DecodeError:
+            text = "the bytes sent are no EdgeServiceGenerateRequest, or hold text that is not UTF-8"
+            return cls(RequestError(text))
+        except RequestError as error:
+            return cls(error)
+        return cls(message)
 
+    @property
+    def request_id(self) -> str:
+        """The caller's, or a new one. Raises: RequestError on one that does not belong in a log, or on no request."""
+        given = self._readable().request_id
+        if not given:
+            return str(uuid.uuid4())
+        if not REQUEST_ID.fullmatch(given):
+            raise RequestError("request_id must be 1 to 128 letters, digits or any of . _ : / -")
+        return given
 
-def readable(request: edge_pb2.EdgeServiceGenerateRequest | Unreadable) -> edge_pb2.EdgeServiceGenerateRequest:
-    """Raises: RequestError on bytes that were no request."""
-    if isinstance(request, Unreadable):
-        raise RequestError("the bytes sent are no EdgeServiceGenerateRequest, or hold text that is not UTF-8")
-    return request
+    def take(self) -> edge_pb2.EdgeServiceGenerateRequest:
+        """The request. Raises: RequestError on bytes that were none."""
+        message, self._message = self._readable(), None
+        return message
+
+    def drop(self) -> None:
+        """Let the request go, taken or not."""
+        self._message = None
+
+    def _readable(self) -> edge_pb2.EdgeServiceGenerateRequest:
+        if isinstance(self._message, RequestError):
+            raise self._message
+        if self._message is None:
+            raise RuntimeError("the request was taken already")
+        return self._message
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
     """A request ready for the queue. prompt_bytes: UTF-8 bytes of its text; 0 if it came as ids."""
 
-    ids: list[int]
+    ids: Sequence[int]  # 4 bytes each: many prompts wait
     sampling: SamplingParams
     stops: tuple[str, ...]
     tenant: str
     prompt_bytes: int
 
 
-def request_id(request: edge_pb2.EdgeServiceGenerateRequest) -> str:
-    """The caller's, or a new one. Raises: RequestError on one that does not belong in a log."""
-    if not request.request_id:
-        return str(uuid.uuid4())
-    if not REQUEST_ID.fullmatch(request.request_id):
-        raise RequestError("request_id must be 1 to 128 letters, digits or any of . _ : / -")
-    return request.request_id
+def encode(received: Received, encoder: PromptEncoder, defaults: SamplingDefaults, max_prompt_bytes: int) -> Encoded:
+    """Takes what was received. Raises: RequestError, PromptTooLongError.
 
-
-def encode(request: edge_pb2.EdgeServiceGenerateRequest, encoder: PromptEncoder, defaults: SamplingDefaults) -> Encoded:
-    """Raises: RequestError, PromptTooLongError. Takes as long as tokenizing does: call it off the event loop."""
+    As slow as tokenizing: call it off the event loop.
+    """
+    request = received.take()
     sampling = _sampling(request.sampling, defaults)
     prompt_bytes = _prompt_bytes(request)
-    if prompt_bytes > MAX_PROMPT_BYTES:
-        raise PromptTooLongError(f"the prompt has {prompt_bytes} bytes: at most {MAX_PROMPT_BYTES} are allowed")
+    if prompt_bytes > max_prompt_bytes:
+        raise PromptTooLongError(f"the prompt has {prompt_bytes} bytes: at most {max_prompt_bytes} are allowed")
     if len(request.tenant) > MAX_TENANT_CHARACTERS:
         limit = f"at most {MAX_TENANT_CHARACTERS} are allowed"
         raise RequestError(f"tenant has {len(request.tenant)} characters: {limit}")
-    return Encoded(_ids(request, encoder), sampling, tuple(request.sampling.stop), request.tenant, prompt_bytes)
+    ids = array("I", _ids(request, encoder))
+    return Encoded(ids, sampling, tuple(request.sampling.stop), request.tenant, prompt_bytes)
+
+
+def _check_counts(request: edge_pb2.EdgeServiceGenerateRequest) -> None:
+    """What is two bytes on the wire and hundreds here is counted before anybody looks at it."""
+    for name, count, most in (
+        ("chat", len(request.chat.messages), MAX_MESSAGES),
+        ("stop", len(request.sampling.stop), MAX_STOPS),
+    ):
+        if count > most:
+            raise RequestError(f"{name} has {count} texts: at most {most} are allowed")
 
 
 def _prompt_bytes(request: edge_pb2.EdgeServiceGenerateRequest) -> int:

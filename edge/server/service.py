@@ -11,12 +11,13 @@ from flashgate.v1 import edge_pb2, edge_pb2_grpc
 
 from edge import logs
 from edge.errors import EdgeError
-from edge.server import error_table, request, wire
+from edge.server import error_table, wire
 from edge.server.admission import Admission
 from edge.server.error_table import Refusal
 from edge.server.exchange import Exchange, ServedModel
 from edge.server.observed import Observer, Outcome, RequestEnded
 from edge.server.rates import Rates
+from edge.server.request import Received
 from edge.server.status import NodeStatus
 
 Context = grpc.aio.ServicerContext[edge_pb2.EdgeServiceGenerateRequest, edge_pb2.EdgeServiceGenerateResponse]
@@ -33,7 +34,7 @@ def add_to_server(service: "EdgeService", server: grpc.aio.Server) -> None:
     handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
         "Generate": grpc.unary_stream_rpc_method_handler(
             service.Generate,
-            request_deserializer=request.parse,
+            request_deserializer=Received.parse,
             response_serializer=edge_pb2.EdgeServiceGenerateResponse.SerializeToString,
         ),
         "GetStatus": grpc.unary_unary_rpc_method_handler(
@@ -62,7 +63,7 @@ class EdgeService(edge_pb2_grpc.EdgeServiceServicer):
         self.num_active = 0
 
     # A coroutine that writes and not a generator, which would learn too late that nobody reads any more.
-    async def Generate(self, request: edge_pb2.EdgeServiceGenerateRequest, context: Context) -> None:  # type: ignore[override] # noqa: N802
+    async def Generate(self, request: Received, context: Context) -> None:  # type: ignore[override] # noqa: N802
         exchange = Exchange(self._model, self._admission, self._rates, context.write, self._clock)
         self.num_active += 1
         try:
@@ -79,18 +80,15 @@ class EdgeService(edge_pb2_grpc.EdgeServiceServicer):
     ) -> edge_pb2.EdgeServiceGetStatusResponse:
         return wire.status_response(self._status())
 
-    async def _answered(
-        self, exchange: Exchange, received: edge_pb2.EdgeServiceGenerateRequest | request.Unreadable, context: Context
-    ) -> Refusal | None:
+    async def _answered(self, exchange: Exchange, received: Received, context: Context) -> Refusal | None:
         """Answer the request; returns what to refuse it with, None once it was answered or nobody waits."""
         outcome, refused, request_id = Outcome.FINISHED, None, ""
         time_left_s = context.time_remaining()
         try:
-            message = request.readable(received)
-            request_id = request.request_id(message)
+            request_id = received.request_id
             await context.send_initial_metadata(((REQUEST_ID_KEY, request_id),))
             async with asyncio.timeout(time_left_s):
-                await exchange.run(message)
+                await exchange.run(received)
         except asyncio.CancelledError:
             outcome = _left(exchange, time_left_s)
             raise

@@ -138,7 +138,7 @@ class Supervisor:
             self._last_sign = self._clock()
         self._calls[job] = listener
         self._is_at_work.set()
-        self._send(pipe.Generate(job, list(prompt.ids), prompt.sampling, prompt.tenant))
+        self._send(pipe.Generate(job, prompt.ids, prompt.sampling, prompt.tenant))
         return job
 
     def cancel(self, job: int) -> None:

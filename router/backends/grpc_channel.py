@@ -40,6 +40,7 @@ _CAUSES: Final = {
     grpc.StatusCode.UNAUTHENTICATED: Cause.UNAUTHORIZED,
     grpc.StatusCode.PERMISSION_DENIED: Cause.UNAUTHORIZED,
 }
+_TOO_LARGE: Final = "message larger than max"
 _REASON = re.compile(r"[A-Z][A-Z0-9_]{0,62}")
 
 
@@ -83,6 +84,8 @@ def backend_error(backend: str, error: grpc.aio.AioRpcError) -> BackendError:
     cause = _CAUSES.get(code, Cause.FAILED)
     if cause is Cause.REJECTED and reason == "PROMPT_TOO_LONG":
         cause = Cause.PROMPT_TOO_LONG
+    if cause is Cause.OVERLOADED and not reason and _TOO_LARGE in (error.details() or ""):
+        cause = Cause.PROMPT_TOO_LONG  # said by the server's library, and by no means better later
     # Its own arithmetic fails on delays that a server may well send.
     seconds = retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9
     retry_after_s = seconds if 0 < seconds <= MAX_RETRY_AFTER_S else None

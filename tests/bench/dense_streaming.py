@@ -12,20 +12,19 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from edge.budget import format_bytes, resident_bytes
-from edge.checkpoint.contents import DENSE_FILE, MANIFEST_FILE, DenseEntry, plan_contents
-from edge.checkpoint.layout import Format
-from edge.checkpoint.manifest import Manifest, dump_manifest
-from edge.checkpoint.matrix import Bytes
-from edge.checkpoint.random_weights import RandomMatrix
-from edge.config import FULL_ATTENTION, QWEN3, ModelConfig
-from edge.engine import Engine, EngineOptions
-from edge.kernels import ExpertReader, crc32c
+from edge.checkpoint.contents import MANIFEST_FILE
+from edge.checkpoint.geometries import geometry
+from edge.checkpoint.pack import Pack
+from edge.checkpoint.synth import Synthesis, SynthOptions
+from edge.engine import Engine
+from edge.engine_options import EngineOptions
+from edge.kernels import ExpertReader
 from edge.sampler import SamplingParams
 
 CONTEXT_TOKENS = 512
@@ -37,13 +36,13 @@ ROOF_SECONDS = 3.0
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", metavar="WORK", type=Path)
-    parser.add_argument("--layers", type=int, default=24, help="default: 24, 2.5 GB with the embedding and the head")
+    parser.add_argument("--layers", type=int, default=24, help="default: 24, 3.4 GB with the embedding and the head")
     parser.add_argument("--share", type=float, default=1 / 3, help="of the pack's size, beside the process itself")
     parser.add_argument("--tokens", type=int, default=8, help="decoded in each round (default: 8)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     args = parser.parse_args(argv)
-    size = make_pack(args.work, qwen3(args.layers))
+    size = make_pack(args.work, args.layers)
     options = EngineOptions(
         memory_bytes=resident_bytes() + int(size * args.share),
         context_tokens=CONTEXT_TOKENS,
@@ -75,60 +74,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def qwen3(num_layers: int) -> ModelConfig:
-    """Qwen3-8B, as its config.json has it, with so many layers."""
-    return ModelConfig(
-        family=QWEN3,
-        hidden_size=4096,
-        num_layers=num_layers,
-        vocab_size=151_936,
-        layer_types=(FULL_ATTENTION,) * num_layers,
-        rms_norm_eps=1e-6,
-        norm_plus_one=False,
-        num_attention_heads=32,
-        num_kv_heads=8,
-        head_dim=128,
-        rotary_dim=128,
-        rope_theta=1e6,
-        attention_gate=False,
-        mlp_size=12288,
-        tie_embeddings=False,
-        max_positions=40_960,
-        eos_token_ids=(),
-    )
-
-
-def make_pack(path: Path, config: ModelConfig) -> int:
+def make_pack(path: Path, num_layers: int) -> int:
     """A pack of random weights, unless one is there; its size."""
-    contents = plan_contents(config, 4, 64, lambda _: Format.BF16, lambda _: Format.BF16)
+    options = SynthOptions("qwen3-8b-synthetic", geometry("qwen3-8b", num_layers=num_layers))
     if not (path / MANIFEST_FILE).exists():
-        path.mkdir(parents=True, exist_ok=True)
-        crcs = []
-        with (path / DENSE_FILE).open("wb") as file:
-            file.truncate(contents.dense_nbytes)
-            for index, entry in enumerate(contents.dense):
-                file.seek(entry.offset)
-                crc = 0
-                for piece in weights(entry, index):
-                    crc = crc32c(piece, crc)
-                    file.write(piece.data)
-                crcs.append(crc)
-            file.flush()
-            os.fsync(file.fileno())
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        source = {"config_sha256": "", "files": []}
-        manifest = Manifest("random", contents, tuple(crcs), (), (), source, {})
-        (path / MANIFEST_FILE).write_bytes(dump_manifest(manifest))
-    return contents.dense_nbytes
-
-
-def weights(entry: DenseEntry, index: int) -> Iterator[Bytes]:
-    """Such that activations keep their size."""
-    if entry.layout is None:
-        yield np.ones(entry.shape, np.float32).reshape(-1).view(np.uint8)
-    else:
-        std = 1.0 if entry.name == "embed_tokens" else entry.layout.cols**-0.5
-        yield from RandomMatrix(entry.layout, std, (0, index)).pieces()
+        with Synthesis(path, options) as synthesis:
+            synthesis.run(lambda _: None)
+    return Pack.open(path).dense_nbytes
 
 
 def decode(engine: Engine, num_tokens: int) -> tuple[float, float]:

@@ -87,12 +87,15 @@ def experts(form: Format, tokens: int, memory: Bytes, rounds: int, ram: float) -
     layout = ExpertLayout(inner, inner, MatrixLayout(form, HIDDEN, EXPERT, group))
     blocks = list(parts(memory, layout.block_bytes, 3 * tokens))
     blocks = blocks[: max(len(blocks) // 10 * 10, 1)]
-    x, rows = floats(tokens, HIDDEN), [np.arange(tokens, dtype=np.int32)] * 10
+    x, out = floats(tokens, HIDDEN), np.zeros((tokens, HIDDEN), np.float32)
 
     def run() -> None:
         for i in range(0, len(blocks), 10):
-            some = blocks[i : i + 10]
-            kernels.expert_ffn_grouped(x, rows[: len(some)], some, layout)
+            some = list(enumerate(blocks[i : i + 10]))
+            rows = np.tile(np.arange(tokens, dtype=np.int32), len(some))
+            ends = range(tokens, tokens * len(some) + 1, tokens)
+            routing = kernels.Routing(list(range(len(some))), ends, rows, np.ones(len(rows), np.float32))
+            kernels.ExpertSum(x, routing, layout, out).add(some)
 
     amount = Amount(len(blocks) * layout.block_bytes, 6 * len(blocks) * tokens * EXPERT * HIDDEN)
     print(

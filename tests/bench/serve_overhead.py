@@ -71,7 +71,8 @@ def child(*argv: str) -> Iterator[Child]:
 def bare(pack: str, memory: str, threads: int, tokens: int) -> None:
     """For each line of stdin, one request to an engine in this process; tells its tokens per second."""
     from edge.budget import parse_bytes
-    from edge.engine import Engine, EngineOptions
+    from edge.engine import Engine
+    from edge.engine_options import EngineOptions
     from edge.sampler import SamplingParams
 
     engine = Engine.load(Path(pack), EngineOptions(memory_bytes=parse_bytes(memory), threads=threads))

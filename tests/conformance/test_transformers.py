@@ -10,7 +10,8 @@ import transformers
 from numpy.typing import NDArray
 
 from edge.cli import main
-from edge.engine import Engine, EngineOptions
+from edge.engine import Engine
+from edge.engine_options import EngineOptions
 from edge.sampler import SamplingParams
 from tests.conformance.checkpoints import Checkpoint, clear_prompt, load, oracle_logits
 

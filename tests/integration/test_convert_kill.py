@@ -92,7 +92,7 @@ def test_a_conversion_started_twice_is_refused_and_an_interrupted_one_goes_on(so
         process.send_signal(signal.SIGSTOP)
         second = subprocess.run([*CONVERT, str(source), str(out)], capture_output=True, text=True, check=False)
         assert second.returncode == 1
-        assert "another convert is writing it" in second.stderr
+        assert "another process is writing it" in second.stderr
         process.send_signal(signal.SIGCONT)
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=TIMEOUT_S)

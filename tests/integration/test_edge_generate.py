@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from edge.engine import Engine, EngineOptions
+from edge.engine import Engine
+from edge.engine_options import EngineOptions
 from edge.sampler import SamplingParams
 from edge.tokenizer import Tokenizer
 from tests.integration.edge_node import ENDLESS, make_pack

@@ -18,7 +18,8 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from prometheus_client.parser import text_string_to_metric_families
 
-from edge.engine import Engine, EngineOptions
+from edge.engine import Engine
+from edge.engine_options import EngineOptions
 from edge.sampler import SamplingParams
 from edge.tokenizer import Tokenizer
 from tests.integration.edge_node import (
@@ -131,7 +132,7 @@ class TestAnswers:
 class TestRefusals:
     def test_hostile_input_is_refused_and_the_server_lives(self, node: EdgeNode) -> None:
         invalid = grpc.StatusCode.INVALID_ARGUMENT
-        assert refusal(node.generate(request("a" * 10_000_000)))[:2] == (invalid, "PROMPT_TOO_LONG")
+        assert refusal(node.generate(request("a" * 100_000)))[:2] == (invalid, "PROMPT_TOO_LONG")
         assert refusal(node.generate(request("word " * 5000)))[:2] == (invalid, "PROMPT_TOO_LONG")
         assert refusal(node.generate(chat_request()))[:2] == (invalid, "INVALID_REQUEST")
         assert refusal(node.generate(chat_request(("wizard", "hi"))))[:2] == (invalid, "INVALID_REQUEST")

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.errors import StorageError
-from edge.experts.gate import Gate
+from edge.experts.gate import Gate, Gates
 from edge.experts.policies import DecayedLfu, Lru, Policy
 from edge.experts.store import ExpertStore
 from tests.unit.edge.experts.memory_disk import Index, MemoryDisk
@@ -20,6 +20,7 @@ steps = st.fixed_dictionaries(
         "guess": st.none() | experts,
         "is_scan": st.booleans(),
         "begun": places,
+        "all_begun": places,
         "done": places,
         "broken": places,
         "batches": st.integers(0, NUM_EXPERTS),  # taken before the fetch is left
@@ -30,9 +31,9 @@ steps = st.fixed_dictionaries(
 class OpenGate(Gate):
     """Reads every guess."""
 
-    def took(self, seconds: float, busy_seconds: float) -> None:
-        """Stay open."""
-        self.is_open = True
+    def admits(self, place: int) -> bool:
+        """Whatever became of others."""
+        return True
 
 
 def walk(store: ExpertStore, step: dict[str, object]) -> None:
@@ -58,15 +59,16 @@ def walk(store: ExpertStore, step: dict[str, object]) -> None:
 def test_any_course_of_events(num_slots: int, is_lfu: bool, script: list[dict[str, object]]) -> None:
     disk = MemoryDisk()
     policy: Policy = DecayedLfu(10) if is_lfu else Lru(resists_scans=True)
-    store = ExpertStore(Index(), num_slots, disk, policy, gate=OpenGate(is_open=True))
+    store = ExpertStore(Index(), num_slots, disk, policy, gates=Gates(OpenGate(), OpenGate()))
     for step in script:
-        for name in ("begun", "done", "broken"):
+        for name in ("begun", "all_begun", "done", "broken"):
             setattr(disk, name, step[name])
         try:
             walk(store, step)
         except StorageError:
             assert disk.broken
     disk.broken = set()
+    disk.done = {(layer, expert) for layer in range(NUM_LAYERS) for expert in range(NUM_EXPERTS)}
     for layer in range(NUM_LAYERS):  # all slots can be had, every block is right, and no read is left behind
         walk(
             store, {"layer": layer, "experts": list(range(NUM_EXPERTS)), "guess": None, "is_scan": True, "batches": 99}

@@ -1,53 +1,23 @@
 """Whatever prompts come, in whatever order, from whomever: reuse changes no byte and stays within its memory."""
 
-import hashlib
-from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from edge import batch
-from edge.checkpoint.random_model import SMALL, write_random_checkpoint
-from edge.cli import main
-from edge.config import ModelConfig
-from edge.engine import Engine, EngineOptions
-from edge.events import Failed, Finished, GenerationStats
+from edge.checkpoint.random_model import SMALL
+from edge.engine import Engine
+from edge.engine_options import EngineOptions
+from edge.errors import CancelledError
 from edge.prefix.snapshot import snapshot_bytes
 from edge.sampler import SamplingParams
-from edge.sequence import Sequence
+from tests.property.crowd import NEVER, Drawn, Visitor, play
 
 CONTEXT = 128
 SAMPLING = SamplingParams(max_tokens=18, temperature=0.9, seed=1)
-Drawn = list[bytes]  # a digest of the logits of each token
-
-
-@pytest.fixture(scope="module")
-def pack_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    work = tmp_path_factory.mktemp("model")
-    write_random_checkpoint(work / "checkpoint", tokenizer=False)
-    assert main(["convert", str(work / "checkpoint"), str(work / "pack"), "--bits", "4"]) == 0
-    return work / "pack"
-
-
-@pytest.fixture(scope="module")
-def drawn() -> Iterator[dict[int, Drawn]]:
-    """By job, what its tokens were drawn from."""
-    digests: dict[int, Drawn] = defaultdict(list)
-    original = Sequence.draw
-
-    def draw(self: Sequence, logits: NDArray[np.float32], config: ModelConfig) -> int | None:
-        digests[self.job].append(hashlib.sha256(logits.tobytes()).digest())
-        return original(self, logits, config)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Sequence, "draw", draw)
-        yield digests
 
 
 class Expected:
@@ -61,9 +31,7 @@ class Expected:
     def __call__(self, ids: tuple[int, ...]) -> Drawn:
         if ids not in self._known:
             self._drawn.pop(0, None)
-            self._engine.submit(0, ids, SAMPLING)
-            while self._engine.has_work:
-                self._engine.step()
+            play(self._engine, {0: Visitor(ids, SAMPLING)})
             self._known[ids] = self._drawn.pop(0)
         return self._known[ids]
 
@@ -73,39 +41,34 @@ def expected(pack_path: Path, drawn: dict[int, Drawn]) -> Expected:
     return Expected(pack_path, drawn)
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A prompt made of few parts, so that prompts share beginnings; it comes at a layer of all that are computed."""
-
-    parts: tuple[tuple[int, int], ...]  # a seed, and how many tokens
-    tenant: str
-    at_layer: int
-    cancelled_after: int  # layers; beyond all for most
-
-    @property
-    def ids(self) -> tuple[int, ...]:
-        ids = [token for seed, size in self.parts for token in stream(seed)[:size]]
-        return tuple(ids[: CONTEXT - 20]) or (1,)
+def prompt(parts: list[tuple[int, int]]) -> tuple[int, ...]:
+    """Made of few parts, each a seed and how many tokens, so that prompts share beginnings."""
+    ids = [token for seed, size in parts for token in stream(seed)[:size]]
+    return tuple(ids[: CONTEXT - 20]) or (1,)
 
 
 def stream(seed: int) -> list[int]:
     return [int(token) for token in np.random.default_rng(seed).integers(0, SMALL.vocab_size - 4, 60)]
 
 
-requests = st.builds(
-    Request,
-    parts=st.lists(
+def visitor(ids: tuple[int, ...], tenant: str, comes: int, stays: int) -> Visitor:
+    return Visitor(ids, SAMPLING, tenant, comes, comes + stays)
+
+
+visitors = st.builds(
+    visitor,
+    ids=st.lists(
         st.tuples(st.integers(0, 2), st.sampled_from([0, 1, 15, 16, 24, 40, 47, 60])), min_size=1, max_size=3
-    ).map(tuple),
+    ).map(prompt),
     tenant=st.sampled_from(["", "a"]),
-    at_layer=st.integers(0, 120),
-    cancelled_after=st.sampled_from([3, 17, *[10**6] * 6]),
+    comes=st.integers(0, 120),
+    stays=st.sampled_from([3, 17, *[NEVER] * 6]),
 )
 
 
 @settings(max_examples=25)
 @given(
-    asked=st.lists(requests, min_size=2, max_size=9),
+    asked=st.lists(visitors, min_size=2, max_size=9),
     chunk=st.sampled_from([1, 7, 16, 40, None]),
     places=st.integers(1, 4),
     block_rows=st.sampled_from([5, batch.BLOCK_ROWS]),
@@ -117,14 +80,14 @@ def test_reuse_changes_no_byte(
     expected: Expected,
     drawn: dict[int, Drawn],
     tmp_path_factory: pytest.TempPathFactory,
-    asked: list[Request],
+    asked: list[Visitor],
     chunk: int | None,
     places: int,
     block_rows: int,
     num_snapshots: int,
     on_disk: bool,
 ) -> None:
-    wanted = [expected(request.ids) for request in asked]
+    wanted = [expected(visitor.ids) for visitor in asked]
     options = EngineOptions(
         2_000_000_000,
         CONTEXT,
@@ -135,33 +98,16 @@ def test_reuse_changes_no_byte(
         prefix_disk_bytes=20 * snapshot_bytes(SMALL, CONTEXT) if on_disk else 0,
     )
     drawn.clear()
-    stats: dict[int, GenerationStats] = {}
-    cancelled: set[int] = set()
     engine = Engine.load(pack_path, options)
-    layer = 0
-
-    def pulse() -> None:
-        nonlocal layer
-        layer += 1
-        for job, request in enumerate(asked):
-            if job not in stats and request.at_layer <= layer:
-                stats[job] = engine.submit(job, request.ids, SAMPLING, request.tenant)
-            if request.at_layer + request.cancelled_after <= layer:
-                engine.cancel(job)
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(batch, "BLOCK_ROWS", block_rows)
-        while engine.has_work or len(stats) < len(asked):
-            pulse()
-            for event in engine.step(pulse):
-                if isinstance(event, Failed):
-                    cancelled.add(event.job)
-                if isinstance(event, Finished):
-                    assert event.stats.reused_tokens < len(asked[event.job].ids)
-            assert engine.stats().prefixes.held_bytes <= engine.plan.prefix_bytes
+        outcomes = play(engine, dict(enumerate(asked)))
     prefixes = engine.stats().prefixes
     engine.close()
     for job, want in enumerate(wanted):
-        assert drawn[job] == (want[: len(drawn[job])] if job in cancelled else want)
-    assert all(asked[job].cancelled_after < 10**6 for job in cancelled)
-    assert prefixes.reused_tokens == sum(one.reused_tokens for one in stats.values())
+        if outcomes[job].end == CancelledError.__name__:
+            assert asked[job].leaves < NEVER
+            want = want[: len(drawn[job])]
+        assert drawn[job] == want
+        assert outcomes[job].stats.reused_tokens < len(asked[job].ids)
+    assert prefixes.reused_tokens == sum(outcome.stats.reused_tokens for outcome in outcomes.values())

@@ -17,39 +17,11 @@ from edge.budget import (
     scratch_bytes,
     state_bytes,
 )
-from edge.checkpoint.layout import ExpertLayout, Format, MatrixLayout
-from edge.config import ModelConfig
 from edge.dense_sizes import DenseSizes
 from edge.errors import BudgetError
 from edge.state import SequenceState, delta_bytes, kv_token_bytes
+from tests.unit.edge.largest import CONFIG, EXPERT
 
-# The geometry of Qwen3.5-397B-A17B.
-CONFIG = ModelConfig(
-    hidden_size=4096,
-    num_layers=60,
-    vocab_size=248_320,
-    layer_types=("linear_attention", "linear_attention", "linear_attention", "full_attention") * 15,
-    rms_norm_eps=1e-6,
-    num_attention_heads=32,
-    num_kv_heads=2,
-    head_dim=256,
-    rotary_dim=64,
-    rope_theta=1e7,
-    num_key_heads=16,
-    num_value_heads=64,
-    key_head_dim=128,
-    value_head_dim=128,
-    conv_width=4,
-    num_experts=512,
-    top_k=10,
-    expert_size=1024,
-    shared_expert_size=1024,
-    tie_embeddings=False,
-    max_positions=262_144,
-    eos_token_ids=(1,),
-)
-GATE = MatrixLayout(Format.Q4, 1024, 4096, 64)
-EXPERT = ExpertLayout(GATE, GATE, MatrixLayout(Format.Q4, 4096, 1024, 64))
 DENSE_BYTES = 5_500_000_000
 
 
@@ -127,6 +99,55 @@ def test_the_parts_never_exceed_the_budget(memory: int, context: int, chunk: int
     assert parts.num_slots >= CONFIG.top_k
     assert min(chunk, 16) <= parts.chunk_tokens <= chunk
     assert parts.scratch_bytes == scratch_bytes(CONFIG, parts.chunk_tokens, parts.num_sequences)
+
+
+SECTIONED = DenseSizes(DENSE_BYTES, layers=(60_000_000,) * 60, vectors=(100_000,) * 60, embedding=572_000_000)
+
+
+@given(
+    memory=st.integers(0, 300_000_000_000) | st.integers(0, 8_000_000_000),
+    context=st.sampled_from([1, 300, 4096, 262_144, 2**31]),
+    chunk=st.none() | st.integers(1, 10_000),
+    sequences=st.none() | st.integers(1, 50),
+    slots=st.none() | st.integers(1, 40_000),
+    prefix=st.sampled_from([None, 0, 1, 10**9]),
+    dense=st.sampled_from([DenseSizes(DENSE_BYTES), SECTIONED]),
+)
+def test_whatever_is_wished_for_fits_or_is_refused_with_what_would_do(
+    memory: int,
+    context: int,
+    chunk: int | None,
+    sequences: int | None,
+    slots: int | None,
+    prefix: int | None,
+    dense: DenseSizes,
+) -> None:
+    def planned(memory_bytes: int) -> MemoryPlan:
+        return plan_memory(
+            CONFIG,
+            EXPERT,
+            dense=dense,
+            baseline_bytes=60_000_000,
+            memory_bytes=memory_bytes,
+            context_tokens=context,
+            chunk_tokens=chunk,
+            max_sequences=sequences,
+            most_slots=slots,
+            prefix_bytes=prefix,
+        )
+
+    try:
+        parts = planned(memory)
+    except BudgetError as error:
+        memory = parse_bytes(str(error).split("needs at least ")[1].split(" for")[0])
+        parts = planned(memory)
+    assert 0 < parts.total_bytes <= memory
+    assert min(CONFIG.top_k, slots or CONFIG.top_k) <= parts.num_slots <= CONFIG.num_layers * CONFIG.num_experts
+    assert parts.num_sequences == sequences if sequences else parts.num_sequences >= 1
+    assert context <= parts.kv_tokens
+    assert parts.state_bytes >= parts.kv_tokens * kv_token_bytes(CONFIG) + parts.num_sequences * delta_bytes(CONFIG)
+    assert parts.chunk_tokens >= 1
+    assert prefix is None or parts.prefix_bytes == prefix
 
 
 def test_a_tight_budget_shortens_the_chunks_before_it_is_refused() -> None:

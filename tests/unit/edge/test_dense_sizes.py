@@ -10,7 +10,7 @@ from edge.budget import MemoryPlan, parse_bytes, plan_memory
 from edge.dense_sizes import RING_SLOTS, DenseSizes, spread
 from edge.disk_rows import BUFFER_BYTES
 from edge.errors import BudgetError
-from tests.unit.edge.test_budget import CONFIG, EXPERT
+from tests.unit.edge.largest import CONFIG, EXPERT
 
 MB = 10**6
 # Of the 397B at 4.5 bits: 60 layers, embedding and head.

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-import edge.engine
+import edge.engine_parts
 from edge.checkpoint.contents import DenseEntry, Section
 from edge.checkpoint.crc_join import joined_crc
 from edge.checkpoint.layout import Format, MatrixLayout
@@ -21,7 +21,8 @@ from edge.config import ModelConfig
 from edge.dense_disk import head_blocks, section_crc
 from edge.dense_stream import DenseStream, StreamedSection
 from edge.disk_rows import DiskRows
-from edge.engine import Engine, EngineOptions
+from edge.engine import Engine
+from edge.engine_options import EngineOptions
 from edge.errors import PackError, StorageError
 from edge.kernels import ExpertReader, crc32c
 from edge.sampler import SamplingParams
@@ -215,7 +216,7 @@ def engines(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Engin
     plan = replace(
         resident.plan, streamed_layers=(0, 2, 3, 5, 6), ring_slots=2, head_streams=True, embedding_on_disk=True
     )
-    monkeypatch.setattr(edge.engine, "planned", lambda *_: plan)
+    monkeypatch.setattr(edge.engine_parts, "planned", lambda *_: plan)
     streaming = Engine.load(pack.path, OPTIONS)
     yield resident, streaming
     resident.close()

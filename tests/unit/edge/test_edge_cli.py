@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from edge import cli
 from edge.checkpoint.random_model import write_random_checkpoint
 from edge.cli import main
 
@@ -15,6 +16,24 @@ def pack_path(tmp_path: Path) -> Path:
     write_random_checkpoint(tmp_path / "checkpoint", tokenizer=False)
     assert main(["convert", str(tmp_path / "checkpoint"), str(tmp_path / "pack"), "--bits", "4"]) == 0
     return tmp_path / "pack"
+
+
+@pytest.mark.parametrize("closed", ["1", "2"])
+def test_a_closed_stream_is_no_fault(pack_path: Path, closed: str) -> None:
+    command = f'"$0" -m edge verify "$1" {closed}>&-'
+    done = subprocess.run(
+        ["bash", "-c", command, sys.executable, pack_path], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0
+    assert done.stderr == ""
+
+
+def test_an_interrupt_while_the_command_line_is_read_leaves_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "build_parser", interrupted)
+    assert main(["info"]) == 130
 
 
 @pytest.mark.parametrize("command", [["info"], ["verify"], ["generate", "--ids", "1,2", "--max-tokens", "2"]])

@@ -15,7 +15,8 @@ from edge.checkpoint.layout import Format
 from edge.checkpoint.matrix import Matrix
 from edge.checkpoint.random_model import SMALL, write_random_checkpoint
 from edge.cli import main
-from edge.engine import Engine, EngineOptions
+from edge.engine import Engine
+from edge.engine_options import EngineOptions
 from edge.errors import BudgetError, CancelledError, PackError, RequestError, StorageError
 from edge.events import Failed, Finished, Started, Token
 from edge.layers.embedding import embed

@@ -10,7 +10,8 @@ from edge.budget import peak_resident_bytes, resident_bytes
 from edge.checkpoint.random_model import SMALL, write_random_checkpoint
 from edge.cli import main
 from edge.config import FULL_ATTENTION, LINEAR_ATTENTION, ModelConfig
-from edge.engine import Engine, EngineOptions
+from edge.engine import Engine
+from edge.engine_options import EngineOptions
 from edge.sampler import SamplingParams
 from edge.state import StatePool, kv_token_bytes
 

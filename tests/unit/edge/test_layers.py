@@ -1,15 +1,22 @@
 """The parts of the layers that are plain numpy: rotation, grouping, looking weights up."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge.batch import Piece
 from edge.checkpoint.layout import Format, MatrixLayout
 from edge.checkpoint.matrix import empty_matrix
+from edge.checkpoint.random_model import SMALL
 from edge.errors import PackError
+from edge.layers.deltanet import up_to_captures
 from edge.layers.moe import group_by_expert
 from edge.layers.weights import Weights
+from edge.prefix.snapshot import Capture
+from edge.state import SequenceState
 
 
 @given(st.integers(1, 40), st.integers(1, 6), st.integers(0, 2**32))
@@ -19,11 +26,12 @@ def test_grouping_by_expert_loses_and_invents_nothing(num_tokens: int, top_k: in
     shares = rng.random((num_tokens, top_k), dtype=np.float32)
     routing = group_by_expert(chosen, shares)
     assert routing.experts == sorted(set(chosen.ravel().tolist()))
+    assert routing.rows.dtype.name == "int32"
+    assert routing.shares.dtype.name == "float32"
     found: dict[tuple[int, int], float] = {}
-    for expert, rows, weights in zip(routing.experts, routing.rows, routing.shares, strict=True):
+    for expert, (begin, end) in zip(routing.experts, pairwise([0, *routing.ends]), strict=True):
+        rows, weights = routing.rows[begin:end], routing.shares[begin:end]
         assert (np.diff(rows) > 0).all()
-        assert rows.dtype.name == "int32"
-        assert weights.dtype.name == "float32"
         found |= {(row, expert): weight for row, weight in zip(rows.tolist(), weights.tolist(), strict=True)}
     expected = {
         (row, int(expert)): float(shares[row, rank])
@@ -31,6 +39,17 @@ def test_grouping_by_expert_loses_and_invents_nothing(num_tokens: int, top_k: in
         for rank, expert in enumerate(chosen[row])
     }
     assert found == expected
+
+
+def test_pieces_are_computed_together_up_to_each_copy_of_a_state() -> None:
+    """Each is copied when its rows have passed and no later ones of its sequence."""
+    state = SequenceState(SMALL, 8)
+    copy, copied = Capture(state, 1), [False, True, True, False, False]
+    pieces = [Piece(slice(row, row + 1), 0, state, copy if taken else None) for row, taken in enumerate(copied)]
+    runs = list(up_to_captures(pieces))
+    assert [[piece.rows.start for piece in run] for run in runs] == [[0, 1], [2], [3, 4]]
+    assert list(up_to_captures(pieces[:3])) == runs[:2]
+    assert list(up_to_captures([])) == []
 
 
 def test_a_missing_tensor_is_named() -> None:

@@ -15,7 +15,7 @@ from edge.commands.logits import parse_ids, write_npy
 from edge.errors import RequestError, StorageError
 
 
-@pytest.mark.parametrize("text", ["a", "1,-2", "1 2,x3", "1.5", "٣"])
+@pytest.mark.parametrize("text", ["a", "1,-2", "1 2,x3", "1.5", "٣", "9" * 5000])
 def test_what_is_no_id_is_refused(text: str) -> None:
     with pytest.raises(RequestError, match="is not a token id: write them like 1,2,3"):
         parse_ids(text)
@@ -27,6 +27,20 @@ def test_ids_come_from_the_command_line_or_a_file(tmp_path: Path) -> None:
     assert parse_ids(f"@{tmp_path}/ids.txt") == [1, 2, 3, 4, 5]
     with pytest.raises(RequestError, match="No such file"):
         parse_ids(f"@{tmp_path}/none.txt")
+
+
+def test_a_file_of_ids_that_is_no_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / "ids").write_bytes(b"1,\xff")
+    with pytest.raises(RequestError, match=r"cannot read the token ids from .*ids: not a text"):
+        parse_ids(f"@{tmp_path}/ids")
+
+
+def test_what_is_no_regular_file_is_never_replaced_by_one(tmp_path: Path) -> None:
+    device = tmp_path / "device"
+    os.mkfifo(device)
+    with pytest.raises(RequestError, match="is no regular file"):
+        write_npy(device, (0, 3), iter([]))
+    assert device.is_fifo()
 
 
 def test_a_file_that_could_not_be_finished_does_not_appear(tmp_path: Path) -> None:

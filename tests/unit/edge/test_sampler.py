@@ -43,6 +43,13 @@ def test_greedy_takes_the_lowest_id_among_equals() -> None:
     assert Sampler(SamplingParams()).draw(np.array([0, 3, 1, 3], np.float32)) == 1
 
 
+@pytest.mark.parametrize("temperature", [5e-324, 1e-300, 1e-45])
+def test_the_smallest_temperatures_are_greedy(temperature: float) -> None:
+    logits = np.array([-np.inf, 3e4, -3e4, 3e4, 2.9e4], np.float32)
+    tokens, probabilities = candidates(logits, SamplingParams(temperature=temperature, top_p=0.9))
+    assert (tokens.tolist(), probabilities.tolist()) == ([1, 3], [0.5, 0.5])
+
+
 def test_the_same_seed_draws_the_same_tokens_and_another_does_not() -> None:
     logits = np.random.default_rng(5).normal(size=100).astype(np.float32)
 

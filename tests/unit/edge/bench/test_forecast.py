@@ -9,7 +9,7 @@ from edge.bench.forecast import SKEWED, Assumptions, costs_at, expected_routing,
 from edge.bench.forecast_table import forecast_table
 from edge.checkpoint.random_model import SMALL, write_random_checkpoint
 from edge.cli import main
-from edge.engine import EngineOptions
+from edge.engine_options import EngineOptions
 from edge.errors import BudgetError, TraceError
 from edge.experts.trace import Trace, TraceWriter
 from tests.unit.edge.bench.samples import WEIGHTS

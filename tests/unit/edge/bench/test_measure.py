@@ -9,7 +9,8 @@ from edge.bench.measure import engine_context, measure
 from edge.bench.workload import Workload
 from edge.checkpoint.random_model import SMALL, write_random_checkpoint
 from edge.cli import main
-from edge.engine import Engine, EngineOptions
+from edge.engine import Engine
+from edge.engine_options import EngineOptions
 from edge.errors import StorageError
 from edge.profiling import ATTENTION, DELTANET, EXPERTS, HEAD, Stopwatch
 

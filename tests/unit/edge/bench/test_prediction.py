@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.bench.prediction import Costs, Routing, binomial, layer_wait, predict, routing_of, uniform
-from edge.profiling import ATTENTION, SHARED_EXPERT
+from edge.bench.prediction import GUESSED_RATE, Costs, Routing, binomial, layer_wait, predict, routing_of, uniform
+from edge.profiling import ATTENTION, HEAD, SHARED_EXPERT
 
 COSTS = Costs({ATTENTION: 2.0, SHARED_EXPERT: 4.0}, expert_seconds=0.5)
 
@@ -28,10 +28,21 @@ def test_right_guesses_use_the_time_in_which_the_disk_would_idle() -> None:
         routing = Routing(2, 0.0, recall)
         return predict(COSTS, routing, num_layers=2, block_bytes=10, disk_rate=disk_rate).wait_seconds
 
-    # Of a layer 1 second is neither shared expert nor routed ones; its reads take 10.
-    assert wait(0.0, 2.0) - wait(0.5, 2.0) == 2 * 0.5 * 1
+    # Of a layer 1 second is neither shared expert nor routed ones; its reads take 10. The first layer has no guess.
+    assert wait(0.0, 2.0) - wait(0.5, 2.0) == pytest.approx(GUESSED_RATE * 1)
+    # Of 10 seconds of reads no more than the right guesses can be done before.
+    assert wait(0.0, 2.0) - wait(0.02, 2.0) == pytest.approx(0.02 * 10)
     # A disk that delivers in time leaves nothing to gain.
     assert wait(1.0, 1000.0) == 0
+
+
+def test_no_guess_can_be_made_while_the_head_computes() -> None:
+    costs = Costs({HEAD: 6.0}, expert_seconds=0.5)
+    waits = [
+        predict(costs, Routing(2, 0.0, recall), num_layers=2, block_bytes=10, disk_rate=2.0).wait_seconds
+        for recall in (0.0, 1.0)
+    ]
+    assert waits[0] == waits[1]
 
 
 def test_with_all_in_ram_a_pass_takes_its_computation() -> None:

@@ -264,7 +264,7 @@ def test_a_foreign_directory_in_the_way_is_left_alone(source: Path) -> None:
 def test_two_conversions_of_one_pack_do_not_run_at_once(source: Path) -> None:
     out = source.parent / "out"
     with Conversion(source, out) as first:
-        with pytest.raises(CheckpointError, match="another convert is writing it"):
+        with pytest.raises(CheckpointError, match="another process is writing it"):
             convert(source, out)
         first.run(lambda _: None)
     with pytest.raises(CheckpointError, match="exists"):
@@ -289,7 +289,7 @@ def test_a_full_disk_is_one_line_and_what_was_finished_stays(source: Path, monke
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), file.name)
 
     monkeypatch.setattr(convert_module, "sync_file", sync)
-    with pytest.raises(CheckpointError, match=r"writing .*out: .*001\.experts No space left on device; run again"):
+    with pytest.raises(CheckpointError, match=r"writing .*out: .*001\.experts: No space left on device; .* run again"):
         convert(source, out)
     with Conversion(source, out) as conversion:
         assert conversion.finished_bytes > 0
@@ -375,7 +375,37 @@ def test_work_is_not_reused_once_the_source_was_written_again(source: Path) -> N
         assert conversion.finished_bytes == 0
 
 
-@pytest.mark.parametrize("tail", [b"", b'{"file": "layers/', b"\xff\xfe\n", b"\n"])
+def test_a_source_that_is_written_to_meanwhile_makes_no_pack(source: Path) -> None:
+    out, weights = source.parent / "out", source / "model.safetensors"
+    with Conversion(source, out) as first:
+        os.utime(weights, ns=(0, weights.stat().st_mtime_ns + 1))
+        with pytest.raises(CheckpointError, match="written to while it was converted"):
+            first.run(lambda _: None)
+    assert not out.exists()
+    with Conversion(source, out) as second:
+        assert second.finished_bytes == 0
+
+
+def test_a_stopped_run_leaves_no_file_of_a_tokenizer_that_is_gone(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, template = source.parent / "out", source / "chat_template.jinja"
+    template.write_text("{{ messages }}")
+
+    def stop(self: Conversion, tokenizer: object) -> None:
+        raise StoppedError
+
+    monkeypatch.setattr(Conversion, "_write_manifest", stop)
+    with pytest.raises(StoppedError):
+        convert(source, out)
+    monkeypatch.undo()
+    template.unlink()
+    assert "chat_template.jinja" not in {path.name for path in convert(source, out).tokenizer_files()}
+
+
+@pytest.mark.parametrize(
+    "tail", [b"", b'{"file": "layers/', b"\xff\xfe\n", b"\n", b"7\n", b'{"file": ["dense.bin"], "note": 1}\n']
+)
 def test_a_torn_journal_loses_only_its_last_line(source: Path, tail: bytes) -> None:
     out = source.parent / "out"
     stop_after(source, out, NUM_DENSE + 7)

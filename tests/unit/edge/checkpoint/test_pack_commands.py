@@ -2,14 +2,16 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from edge.checkpoint.export import Export
 from edge.checkpoint.pack import Pack
 from edge.cli import main
-from edge.errors import CheckpointError
+from edge.errors import CheckpointError, PackError
 from tests.unit.edge.checkpoint.samples import change_json, convert
 from tests.unit.edge.checkpoint.test_pack_manifest import flip
 
@@ -25,10 +27,20 @@ def test_convert_says_what_it_wrote(source: Path, capsys: pytest.CaptureFixture[
     captured = capsys.readouterr()
     assert captured.out.startswith(f"wrote {out}: ")
     assert captured.out.endswith(" bytes at 3.4 bits\n")
-    assert "100%" in captured.err
+    assert captured.err == ""  # no bar where nobody watches
     assert main(["convert", str(source), str(out)]) == 1
     assert capsys.readouterr().err == f"flashgate-edge: error: {out} exists; --force replaces it\n"
     assert main(["convert", str(source), str(out), "--force"]) == 0
+
+
+def test_a_pack_is_no_checkpoint(pack: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["convert", str(pack), str(pack.parent / "out")]) == 1
+    assert capsys.readouterr().err == f"flashgate-edge: error: {pack}: a packed model already, not a checkpoint\n"
+
+
+def test_the_root_directory_becomes_no_pack(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["convert", str(source), "/"]) == 1
+    assert "/ is the root of all files; choose another place" in capsys.readouterr().err
 
 
 def test_verify_finds_nothing_in_a_sound_pack(pack: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -45,6 +57,7 @@ def test_verify_names_every_bad_piece(pack: Path, capsys: pytest.CaptureFixture[
     (pack / "layers" / "002.experts").unlink()
     flip(pack / "dense.bin", opened.manifest.contents.dense[2].offset)
     flip(pack / "tokenizer" / "tokenizer.json", 40)
+    (pack / "tokenizer" / "chat_template.jinja").write_text("new")
     assert main(["verify", str(pack)]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert [line.removeprefix(f"bad: {pack}/") for line in lines[:-1]] == [
@@ -55,8 +68,9 @@ def test_verify_names_every_bad_piece(pack: Path, capsys: pytest.CaptureFixture[
         "layers/001.experts: layer 1 expert 4 is not all there",
         "layers/002.experts: No such file or directory",
         "tokenizer/tokenizer.json: the file is altered: its checksum does not match",
+        "tokenizer/chat_template.jinja: added after packing",
     ]
-    assert lines[-1] == f"{pack}: 7 problems: convert again"
+    assert lines[-1] == f"{pack}: 8 problems: convert again"
 
 
 def test_verify_trusts_no_altered_manifest(pack: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -119,10 +133,30 @@ def test_an_export_of_few_bits_holds_the_dequantised_weights(source: Path, bits:
     assert (again / "model.safetensors").read_bytes() == (exported / "model.safetensors").read_bytes()
 
 
+def test_an_export_that_cannot_be_finished_leaves_nothing(pack: Path) -> None:
+    flip(pack / "layers" / "002.experts", 0)
+    with pytest.raises(PackError, match="expert 0 is altered"):
+        Export(Pack.open(pack)).write(pack.parent / "new" / "export", lambda _: None)
+    assert not any((pack.parent / "new").iterdir())
+
+
+def test_an_export_without_room_is_told_before_work_starts(pack: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(CheckpointError, match=r"export needs \d+ bytes more; 1000 are free on its disk"):
+        Export(Pack.open(pack)).write(pack.parent / "export", lambda _: None)
+    assert not (pack.parent / "export").exists()
+
+
 def test_an_export_overwrites_nothing(pack: Path) -> None:
     for out in (pack, pack / "manifest.json"):
         with pytest.raises(CheckpointError, match="exists and is not an empty directory"):
             Export(Pack.open(pack)).write(out, lambda _: None)
+
+
+def test_random_refuses_a_seed_before_it_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["random", str(tmp_path / "out"), "--seed", "-1"]) == 1
+    assert capsys.readouterr().err == "flashgate-edge: error: seed -1; must not be negative\n"
+    assert not (tmp_path / "out").exists()
 
 
 def test_random_gives_the_same_bytes_for_the_same_seed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,8 +3,8 @@
 import pytest
 
 from edge.errors import StorageError
-from edge.experts.gate import Gate
-from edge.experts.lookahead import Lookahead
+from edge.experts.gate import LEAST_PRECISION, PLACES, Gate, Gates, place
+from edge.experts.lookahead import MOST_SCAN_GUESSES, Lookahead
 from edge.experts.policies import Lru
 from edge.experts.slots import ExpertSlots
 from edge.experts.store import ExpertStore
@@ -17,7 +17,7 @@ def disk() -> MemoryDisk:
 
 
 def make_store(disk: MemoryDisk, num_slots: int, *, is_open: bool = True) -> ExpertStore:
-    return ExpertStore(Index(), num_slots, disk, Lru(resists_scans=True), gate=Gate(is_open))
+    return ExpertStore(Index(), num_slots, disk, Lru(resists_scans=True), gates=Gates(Gate(is_open), Gate(is_open)))
 
 
 @pytest.fixture
@@ -36,7 +36,8 @@ def fetched(store: ExpertStore, layer: int, experts: list[int], *, is_scan: bool
 
 def test_a_store_without_a_gate_takes_no_guesses(disk: MemoryDisk) -> None:
     store = ExpertStore(Index(), 8, disk, Lru(resists_scans=True))
-    assert not store.wants_guesses
+    assert not store.wants_guesses(is_scan=False)
+    assert not store.wants_guesses(is_scan=True)
     store.expect(1, [1, 2])
     assert fetched(store, 1, [1, 2]) == [[1], [2]]
     assert not disk.prefetched
@@ -57,7 +58,7 @@ def test_a_right_guess_is_hastened_and_read_once(store: ExpertStore, disk: Memor
     store.expect(1, [1, 2, 3])
     assert disk.prefetched == [(1, 2), (1, 3)]
     disk.done = {(1, 2)}
-    assert fetched(store, 1, [1, 2, 3, 4]) == [[1, 2], [3], [4]]
+    assert fetched(store, 1, [1, 2, 3, 4]) == [[2, 1], [3], [4]]
     assert disk.started == [(1, 4)]
     assert (1, 3) in disk.promoted
     stats = store.stats()
@@ -73,8 +74,36 @@ def test_a_wrong_guess_that_has_not_begun_is_forgotten(store: ExpertStore, disk:
     assert store.stats().lookahead.wasted == 0
 
 
-def test_a_wrong_guess_that_has_begun_keeps_its_slot_until_it_ended(store: ExpertStore, disk: MemoryDisk) -> None:
+def test_a_wrong_guess_that_has_begun_is_dropped_where_it_is(disk: MemoryDisk) -> None:
+    store = make_store(disk, 4)
     disk.begun = {(1, 1), (1, 2)}
+    store.expect(1, [1, 2])
+    assert fetched(store, 1, [3]) == [[3]]
+    assert disk.abandoned == [(1, 1), (1, 2)]
+    assert [read.place for read in disk.open.values()] == disk.abandoned  # a part of each is still under way
+    assert store.num_resident == 1
+    stats = store.stats()
+    assert (stats.lookahead.abandoned, stats.lookahead.wasted) == (2, 0)
+    assert sorted(e for batch in fetched(store, 1, [1, 2, 4, 5]) for e in batch) == [1, 2, 4, 5]  # read again
+    assert not disk.open
+    assert store.stats().wasted_bytes == 2 * (store.layout.block_bytes // 2)  # of each a half
+
+
+def test_a_slot_of_a_dropped_guess_is_free_once_its_read_ended(disk: MemoryDisk) -> None:
+    store = make_store(disk, 4)
+    disk.begun = {(1, 1)}
+    store.expect(1, [1])
+    fetched(store, 1, [3])
+    assert disk.open
+    disk.done = {(1, 1)}
+    fetched(store, 2, [0])
+    assert not disk.open
+
+
+def test_a_wrong_guess_all_of_which_has_begun_keeps_its_slot_until_it_ended(
+    store: ExpertStore, disk: MemoryDisk
+) -> None:
+    disk.all_begun = {(1, 1), (1, 2)}
     store.expect(1, [1, 2])
     disk.done = {(1, 2)}
     assert fetched(store, 1, [3]) == [[3]]
@@ -88,7 +117,7 @@ def test_a_wrong_guess_that_has_begun_keeps_its_slot_until_it_ended(store: Exper
 
 
 def test_a_stray_that_is_needed_after_all_is_read_once(store: ExpertStore, disk: MemoryDisk) -> None:
-    disk.begun = {(1, 1)}
+    disk.all_begun = {(1, 1)}
     store.expect(1, [1])
     fetched(store, 1, [3])
     disk.started.clear()
@@ -96,10 +125,10 @@ def test_a_stray_that_is_needed_after_all_is_read_once(store: ExpertStore, disk:
     assert not disk.started
 
 
-@pytest.mark.parametrize("is_begun", [False, True])
-def test_guesses_give_their_slots_back_where_these_are_short(disk: MemoryDisk, is_begun: bool) -> None:
+@pytest.mark.parametrize("begun", ["begun", "all_begun", "none"])
+def test_guesses_give_their_slots_back_where_these_are_short(disk: MemoryDisk, begun: str) -> None:
     store = make_store(disk, 4)
-    disk.begun = {(1, expert) for expert in range(8) if is_begun}
+    setattr(disk, begun, {(1, expert) for expert in range(8)})
     with store.fetch(0, [0, 1, 2, 3, 4, 5], is_scan=False) as fetch:
         next(fetch)
         store.expect(1, [0, 1, 2, 3])
@@ -112,6 +141,7 @@ def test_guesses_give_their_slots_back_where_these_are_short(disk: MemoryDisk, i
 def test_few_slots_and_many_guesses_never_block(disk: MemoryDisk, num_slots: int) -> None:
     store = make_store(disk, num_slots)
     disk.begun = {(layer, expert) for layer in range(6) for expert in range(0, 8, 2)}
+    disk.all_begun = {(layer, expert) for layer in range(6) for expert in range(0, 8, 3)}
     for layer in range(5):
         with store.fetch(layer, list(range(6)), is_scan=layer == 2) as fetch:
             store.expect(layer + 1, list(range(2, 8)))
@@ -145,25 +175,77 @@ def test_a_fetch_that_cannot_begin_leaves_no_slot_behind(disk: MemoryDisk) -> No
     assert not disk.open
 
 
-def test_a_prompt_ends_all_guessing(store: ExpertStore, disk: MemoryDisk) -> None:
+def test_the_surest_guess_is_read_first(store: ExpertStore, disk: MemoryDisk) -> None:
+    store.expect(1, [5, 2, 7])
+    assert disk.prefetched == [(1, 5), (1, 2), (1, 7)]
+
+
+def test_guesses_whose_like_came_wrong_are_not_read(disk: MemoryDisk) -> None:
+    gate = Gate(is_open=True)
+    for rank in range(PLACES // 2, PLACES):
+        gate.guessed(rank, is_right=False)
+    store = ExpertStore(Index(), 40, disk, Lru(resists_scans=True), gates=Gates(gate))
+    store.expect(1, list(range(PLACES)))
+    assert disk.prefetched == [(1, expert) for expert in range(PLACES // 2)]
+
+
+def test_a_guess_waits_until_a_prompt_has_asked_for_all_that_its_layer_needs(disk: MemoryDisk) -> None:
+    store = make_store(disk, 60)
+    with store.fetch(0, list(range(40)), is_scan=True) as fetch:
+        store.expect(1, [3, 1, 2])
+        while len(disk.started) < 40:
+            assert not disk.prefetched
+            next(fetch)
+        assert disk.prefetched == [(1, 1), (1, 2), (1, 3)]  # in the order in which they will be computed
+        list(fetch)
+
+
+def test_a_prompt_finds_what_was_guessed_and_goes_in_rising_order(store: ExpertStore, disk: MemoryDisk) -> None:
+    with store.fetch(0, [0], is_scan=True) as fetch:
+        store.expect(1, [4, 2, 9])
+        list(fetch)
+    disk.started.clear()
+    assert fetched(store, 1, [1, 2, 3, 4], is_scan=True) == [[1], [2], [3], [4]]
+    assert disk.started == [(1, 1), (1, 3)]
+    assert disk.cancelled == [(1, 9)]
+
+
+def test_a_prompt_takes_no_more_slots_for_guesses_than_it_computes_on_meanwhile(disk: MemoryDisk) -> None:
+    store = make_store(disk, 4 * MOST_SCAN_GUESSES)
+    with store.fetch(0, [0], is_scan=True) as fetch:
+        store.expect(1, list(range(2 * MOST_SCAN_GUESSES)))
+        list(fetch)
+    assert len(disk.prefetched) == MOST_SCAN_GUESSES
+
+
+def test_a_prompt_left_half_way_gives_up_what_was_guessed_for_it(store: ExpertStore, disk: MemoryDisk) -> None:
+    disk.begun = {(1, 1)}
+    with store.fetch(0, [0], is_scan=True) as fetch:
+        store.expect(1, [1, 2])
+        list(fetch)
+    assert fetched(store, 0, [5]) == [[5]]
+    assert (disk.abandoned, disk.cancelled) == ([(1, 1)], [(1, 2)])
+
+
+def test_closing_with_guesses_under_way_leaves_nobody_waiting(store: ExpertStore, disk: MemoryDisk) -> None:
     disk.begun = {(1, 1)}
     store.expect(1, [1, 2])
-    assert fetched(store, 1, [1, 2], is_scan=True) == [[1], [2]]
-    assert not disk.open
+    store.close()
+    assert disk.is_closed
 
 
-def needing(gate: Gate, *, recalled: int = 8, missing: int = 5, idle: float = 0.5) -> Gate:
+def needing(gate: Gate, *, missing: int = 5, idle: float = 0.5) -> Gate:
     for _ in range(1000):
-        gate.needed(range(10), set(range(recalled)), missing)
+        gate.needed(10, missing)
         gate.took(1.0, 1.0 - idle)
     return gate
 
 
-def test_the_gate_opens_where_the_disk_idles_and_guesses_come_true() -> None:
+def test_the_gate_opens_where_the_disk_idles_and_experts_are_missing() -> None:
     assert needing(Gate()).is_open
 
 
-@pytest.mark.parametrize("fault", [{"idle": 0.02}, {"recalled": 3}, {"missing": 0}])
+@pytest.mark.parametrize("fault", [{"idle": 0.02}, {"missing": 0}])
 def test_the_gate_closes_when_one_of_its_reasons_is_gone(fault: dict[str, float]) -> None:
     gate = needing(Gate())
     needing(gate, **fault)  # type: ignore[arg-type]
@@ -178,15 +260,33 @@ def test_the_gate_does_not_toggle_at_its_border() -> None:
     assert needing(gate, idle=0.07).is_open
 
 
+def test_each_place_in_a_guess_has_a_precision_of_its_own() -> None:
+    gate = Gate(is_open=True)
+    assert all(gate.admits(rank) for rank in range(PLACES))  # so that it is found out
+    for number in range(100):
+        gate.guessed(0, is_right=number % 10 > 0)
+        gate.guessed(1, is_right=number % 10 == 0)
+    assert gate.precision[0].value > LEAST_PRECISION > gate.precision[1].value
+    assert [gate.admits(rank) for rank in (0, 1, 2)] == [True, False, True]
+
+
+@pytest.mark.parametrize(("count", "last"), [(1, 0), (4, 7), (10, 9), (35, 9), (512, 9)])
+def test_the_surest_of_a_guess_is_at_the_first_place(count: int, last: int) -> None:
+    places = [place(rank, count) for rank in range(count)]
+    assert places == sorted(places)
+    assert (places[0], places[-1]) == (0, last)
+
+
 def test_idleness_is_measured_within_a_pass() -> None:
     """Between two requests the disk idles for any time: that says nothing about decoding."""
     now = 0.0
-    disk, gate = MemoryDisk(), Gate()
-    lookahead = Lookahead(ExpertSlots(Index(), 12, disk, Lru(resists_scans=True), "off"), gate, lambda: now)
+    disk, gates = MemoryDisk(), Gates()
+    lookahead = Lookahead(ExpertSlots(Index(), 12, disk, Lru(resists_scans=True), "off"), gates, lambda: now)
     for _ in range(5):
         for layer in range(3):
             lookahead.settle(layer, [1], is_scan=False)
             now += 1.0
             disk.demand_seconds += 0.75
         now += 1000.0
-    assert gate.idle.value == pytest.approx(0.25)
+    assert gates.decode.idle.value == pytest.approx(0.25)
+    assert gates.scan.idle.whole == 0

@@ -92,10 +92,10 @@ def test_the_command_takes_some_policies(recorded: Path, capsys: pytest.CaptureF
     assert "there is no policy 'mru'; there are lru, scan-lru, lfu, belady" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("slots", ["", "0", "8,-1", "many"])
+@pytest.mark.parametrize("slots", ["", "0", "8,-1", "many", "9" * 20])
 def test_the_command_refuses_sizes_that_are_none(
     recorded: Path, slots: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
         main(["cache-sim", str(recorded), "--slots", slots])
-    assert "is no list of sizes like 256,512" in capsys.readouterr().err
+    assert "is no list of sizes, 1 to 1000000, like 256,512" in capsys.readouterr().err

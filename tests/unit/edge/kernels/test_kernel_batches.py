@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from edge import kernels
 from edge.checkpoint.layout import Format
+from edge.checkpoint.matrix import expert_matrices
 from tests.unit.edge.kernels.random_arrays import QUANTIZED, Random
 
 pytestmark = pytest.mark.usefixtures("variant")
@@ -36,32 +37,18 @@ def test_matmul(form: Format, random: Random) -> None:
 
 
 @pytest.mark.parametrize("form", Format)
-def test_expert_ffn(form: Format, random: Random) -> None:
-    layout, block = random.expert(form, 66, 130)
-    x = random.floats(TOKENS, 130)
-    assert_same_in_any_batch(lambda tokens: kernels.expert_ffn(x[tokens], block, layout))
+def test_projections(form: Format, random: Random) -> None:
+    project = kernels.Projections(random.matrix(form, 131, 700), random.matrix(Format.BF16, 7, 700))
+    x = random.floats(TOKENS, 700)
+    assert_same_in_any_batch(lambda tokens: np.concatenate(project(x[tokens]), axis=1))
 
 
 @pytest.mark.parametrize("form", Format)
-def test_expert_ffn_grouped_is_expert_ffn_of_each(form: Format, random: Random) -> None:
-    """An expert without tokens, the same token twice, and more tokens than one pass takes."""
-    layout, first = random.expert(form, 66, 130)
-    blocks = [first, *(random.block(layout) for _ in range(4))]
-    x = random.floats(7, 130)
-    chosen = [[3], [], [6, 0, 1], random.rng.integers(0, 7, 300), range(7)]
-    rows = [np.array(some, np.int32) for some in chosen]
-    expected = np.concatenate(
-        [kernels.expert_ffn(x[some], block, layout) for some, block in zip(rows, blocks, strict=True)]
-    )
-    for threads in (1, 2, 3):
-        kernels.set_num_threads(threads)
-        found = kernels.expert_ffn_grouped(x, rows, blocks, layout)
-        np.testing.assert_array_equal(found.view(np.uint32), expected.view(np.uint32))
-
-
-def test_expert_ffn_grouped_of_none_is_empty(random: Random) -> None:
-    layout, _ = random.expert(Format.Q4, 66, 130)
-    assert kernels.expert_ffn_grouped(random.floats(1, 130), [], [], layout).shape == (0, 130)
+def test_gated_mlp(form: Format, random: Random) -> None:
+    layout, block = random.expert(form, 66, 130)
+    mlp = kernels.GatedMlp(*expert_matrices(layout, block), random.matrix(Format.BF16, 1, 130))
+    x = random.floats(TOKENS, 130)
+    assert_same_in_any_batch(lambda tokens: mlp(x[tokens]))
 
 
 @pytest.mark.parametrize("form", QUANTIZED)

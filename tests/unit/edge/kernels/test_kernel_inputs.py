@@ -111,30 +111,47 @@ def test_native_refuses_a_float_layout_that_does_not_fit_its_bytes(change: dict[
         _native.MatrixLayout(**(FLOAT_LAYOUT | change))
 
 
-def test_expert_ffn_refuses_a_short_block_and_a_wrong_width(random: Random) -> None:
-    layout, block = random.expert(Format.Q4, 66, 130)
-    with pytest.raises(ValueError, match=r"block has \d+ bytes, expected \d+"):
-        kernels.expert_ffn(random.floats(1, 130), block[:-64], layout)
+def test_projections_refuse_what_does_not_fit(random: Random) -> None:
+    w = random.matrix(Format.Q4, 7, 130)
+    with pytest.raises(ValueError, match="there is no matrix"):
+        _native.Projections([], [])
+    with pytest.raises(ValueError, match="layouts has 131 in dimension 1, expected 130"):
+        kernels.Projections(w, random.matrix(Format.Q4, 7, 131))
+    with pytest.raises(ValueError, match=r"data has \d+ bytes, expected \d+"):
+        _native.Projections([w.data[:-64]], [kernels._matrix(w.layout)])
+    with pytest.raises(ValueError, match="data has 1 in dimension 0, expected 2"):
+        _native.Projections([w.data], [kernels._matrix(w.layout)] * 2)
+    project = kernels.Projections(w, w)
+    with pytest.raises(ValueError, match="x has 129 in dimension 1, expected 130"):
+        project(random.floats(2, 129))
+    with pytest.raises(TypeError, match="float32"):
+        project(random.floats(2, 260)[:, ::2])
+    with pytest.raises(ValueError, match="out has 27 in dimension 0, expected 28"):
+        project._native.multiply(random.floats(2, 130), np.empty(27, np.float32))
+
+
+def test_gated_mlp_refuses_matrices_that_do_not_belong_together(random: Random) -> None:
+    inner, down = random.matrix(Format.Q4, 66, 130), random.matrix(Format.Q4, 130, 66)
+    with pytest.raises(ValueError, match="differ in the size of the expert"):
+        kernels.GatedMlp(inner, random.matrix(Format.Q4, 65, 130), down)
+    with pytest.raises(ValueError, match="differ in the hidden size"):
+        kernels.GatedMlp(inner, random.matrix(Format.Q4, 66, 129), down)
+    with pytest.raises(ValueError, match="differ in the size of the expert"):
+        kernels.GatedMlp(inner, inner, inner)
+    plain, coded = random.matrix(Format.F32, 66, 128), random.matrix(Format.Q4, 66, 128)
+    with pytest.raises(ValueError, match="one of gate and up is quantised"):
+        kernels.GatedMlp(plain, coded, random.matrix(Format.Q4, 128, 66))
+    with pytest.raises(ValueError, match="differ in padded_cols"):
+        kernels.GatedMlp(inner, random.matrix(Format.Q4, 66, 130, group=128), down)
+    for scale in (random.matrix(Format.BF16, 2, 130), random.matrix(Format.BF16, 1, 131)):
+        with pytest.raises(ValueError, match="scale is not one row of the hidden size"):
+            kernels.GatedMlp(inner, inner, down, scale)
+    with pytest.raises(ValueError, match="layouts are not those of gate, up, down"):
+        _native.GatedMlp([inner.data] * 2, [kernels._matrix(inner.layout)] * 2)
+    with pytest.raises(ValueError, match="data has 2 in dimension 0, expected 3"):
+        _native.GatedMlp([inner.data] * 2, [kernels._matrix(inner.layout)] * 3)
     with pytest.raises(ValueError, match="x has 66 in dimension 1, expected 130"):
-        kernels.expert_ffn(random.floats(1, 66), block, layout)
-
-
-def test_expert_ffn_grouped_refuses_what_does_not_fit(random: Random) -> None:
-    layout, block = random.expert(Format.Q4, 66, 130)
-    x, first = random.floats(2, 130), np.zeros(1, np.int32)
-    with pytest.raises(ValueError, match="blocks has"):
-        kernels.expert_ffn_grouped(x, [first, first], [block, block[:-64]], layout)
-    with pytest.raises(ValueError, match="rows has 1 in dimension 0, expected 2"):
-        kernels.expert_ffn_grouped(x, [first], [block, block], layout)
-    for beyond in (-1, 2):
-        with pytest.raises(ValueError, match=f"rows holds {beyond}, x has 2 rows"):
-            kernels.expert_ffn_grouped(x, [first, first + beyond], [block, block], layout)
-    with pytest.raises(TypeError):
-        kernels.expert_ffn_grouped(x, [first.astype(np.int64)], [block], layout)
-    with pytest.raises(ValueError, match="x has 131 in dimension 1, expected 130"):
-        kernels.expert_ffn_grouped(random.floats(2, 131), [first], [block], layout)
-    with pytest.raises(ValueError, match="out has 2 in dimension 0, expected 1"):
-        _native.expert_ffn_grouped(x, [first], [block], kernels._expert(layout), np.empty((2, 130), np.float32))
+        kernels.GatedMlp(inner, inner, down)(random.floats(1, 66))
 
 
 def test_read_ram_refuses_what_is_not_aligned_bytes() -> None:
@@ -153,15 +170,6 @@ def test_native_refuses_an_expert_whose_parts_lie_outside_its_block() -> None:
     for change in ({"up_offset": 1000}, {"down_offset": 3136}, {"nbytes": 3000}, {"gate_offset": 2**64 - 64}):
         with pytest.raises(ValueError, match="not aligned or goes beyond"):
             _native.ExpertLayout(gate=part, up=part, down=part, **(good | change))
-
-
-@pytest.mark.parametrize(
-    ("rows", "message"),
-    [([0, 3], "rows holds 3, out has 3"), ([-1, 0], "rows holds -1"), ([1, 1], "rows holds 1 twice")],
-)
-def test_scatter_add_refuses_rows_outside_and_rows_twice(rows: list[int], message: str, random: Random) -> None:
-    with pytest.raises(ValueError, match=message):
-        kernels.scatter_add(random.floats(3, 5), np.array(rows, np.int32), random.floats(2), random.floats(2, 5))
 
 
 @pytest.mark.parametrize("k", [0, 10])

@@ -7,7 +7,7 @@ import pytest
 
 from edge import kernels, reference
 from edge.checkpoint.layout import Format
-from edge.checkpoint.matrix import aligned_zeros
+from edge.checkpoint.matrix import aligned_zeros, expert_matrices
 from tests.unit.edge.kernels.random_arrays import FLOATS, Random, assert_close
 
 pytestmark = pytest.mark.usefixtures("variant")
@@ -47,10 +47,11 @@ def test_matmul_widens_every_float_exactly(form: Format, random: Random) -> None
 @pytest.mark.parametrize("form", FLOATS)
 @pytest.mark.parametrize(("size", "hidden"), [(72, 50), (33, 130)])
 @pytest.mark.parametrize("tokens", [1, 11])
-def test_expert_ffn(form: Format, size: int, hidden: int, tokens: int, random: Random) -> None:
+def test_gated_mlp(form: Format, size: int, hidden: int, tokens: int, random: Random) -> None:
     layout, block = random.expert(form, size, hidden)
-    x = random.floats(tokens, hidden)
-    assert_close(kernels.expert_ffn(x, block, layout), reference.expert_ffn(x, block, layout))
+    matrices, scale, x = expert_matrices(layout, block), random.matrix(form, 1, hidden), random.floats(tokens, hidden)
+    assert_close(kernels.GatedMlp(*matrices)(x), reference.gated_mlp(x, *matrices))
+    assert_close(kernels.GatedMlp(*matrices, scale)(x), reference.gated_mlp(x, *matrices, scale))
 
 
 @pytest.mark.parametrize(("width", "tokens"), [(4, 1), (4, 2), (4, 29), (1, 3), (16, 5)])
@@ -134,15 +135,6 @@ def test_route_takes_the_lower_index_among_equals() -> None:
     indices, weights = kernels.route(np.zeros((1, 9), np.float32), 3)
     np.testing.assert_array_equal(indices, [[0, 1, 2]])
     np.testing.assert_allclose(weights, [[1 / 3, 1 / 3, 1 / 3]], rtol=1e-6)
-
-
-def test_scatter_add(random: Random) -> None:
-    out, y, weights = random.floats(6, 37), random.floats(3, 37), random.floats(3)
-    rows = np.array([4, 0, 5], np.int32)
-    expected = out.astype(np.float64)
-    reference.scatter_add(expected, rows, weights, y)
-    kernels.scatter_add(out, rows, weights, y)
-    assert_close(out, expected)
 
 
 @pytest.mark.parametrize("size", [1, 15, 16, 1000, 300_007])

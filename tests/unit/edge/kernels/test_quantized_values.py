@@ -55,23 +55,22 @@ def test_rounding_the_activations_changes_little(form: Format, random: Random) -
 
 @pytest.mark.parametrize(("size", "hidden", "group"), [(72, 50, 64), (33, 130, 64), (200, 90, 128)])
 @pytest.mark.parametrize("tokens", [1, 8, 11])
-def test_expert_ffn(form: Format, size: int, hidden: int, group: int, tokens: int, random: Random) -> None:
+def test_gated_mlp(form: Format, size: int, hidden: int, group: int, tokens: int, random: Random) -> None:
     """Its parts to the bit; the formula less closely, where an activation lies between two integers."""
     layout, block = random.expert(form, size, hidden, group)
     x = random.floats(tokens, hidden)
-    found = kernels.expert_ffn(x, block, layout)
     gate, up, down = expert_matrices(layout, block)
+    found = kernels.GatedMlp(gate, up, down)(x)
     h = kernels.silu_mul(kernels.matmul(x, gate), kernels.matmul(x, up))
     np.testing.assert_array_equal(found.view(np.uint32), kernels.matmul(h, down).view(np.uint32))
-    assert_close(found, reference.expert_ffn(x, block, layout), 3e-5)
+    assert_close(found, reference.gated_mlp(x, gate, up, down), 3e-5)
 
 
 def test_the_down_projection_may_have_another_format(form: Format, random: Random) -> None:
     layout, block = random.expert(form, 72, 130, down=Format.Q4)
     x = random.floats(3, 130)
-    rows = [np.array([2, 0], np.int32), np.array([1], np.int32)]
-    found = kernels.expert_ffn_grouped(x, rows, [block, block], layout)
-    assert_close(found, reference.expert_ffn_grouped(x, rows, [block, block], layout), 3e-5)
+    matrices = expert_matrices(layout, block)
+    assert_close(kernels.GatedMlp(*matrices)(x), reference.gated_mlp(x, *matrices), 3e-5)
 
 
 @pytest.mark.parametrize("tokens", [1, 9])

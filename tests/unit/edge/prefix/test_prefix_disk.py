@@ -1,5 +1,6 @@
 """Snapshots on disk: exact or not there, within their budget, and never an error to anybody."""
 
+import errno
 import fcntl
 import os
 import stat
@@ -213,6 +214,28 @@ def test_the_least_recently_used_files_give_way(tmp_path: Path) -> None:
     tier.directory.close()
 
 
+def test_a_tenant_that_floods_the_disk_pushes_nobody_out(tmp_path: Path) -> None:
+    tier = open_tier(tmp_path / "d", budget_bytes=3 * FILE_BYTES)
+    used_at(save(tier, 0, "quiet"), 1)
+    for number in range(5):
+        used_at(save(tier, number), 2 + number)
+    assert load(tier, 0, "quiet")
+    assert [load(tier, number) for number in range(5)] == [False, False, False, True, True]
+    tier.directory.close()
+
+
+def test_what_only_has_the_name_of_a_snapshot_neither_counts_nor_stops_others(tmp_path: Path) -> None:
+    tier = open_tier(tmp_path / "d", budget_bytes=2 * FILE_BYTES)
+    directory = tier.directory.path / address_of(tier, 9).file_name
+    directory.mkdir()
+    used_at(directory, 1)
+    tier.sweep()
+    for number in range(3):
+        used_at(save(tier, number), 2 + number)
+    assert [load(tier, number) for number in range(3)] == [False, True, True]
+    tier.directory.close()
+
+
 def test_a_snapshot_beyond_the_budget_costs_no_other(tmp_path: Path) -> None:
     tier = open_tier(tmp_path / "d", budget_bytes=FILE_BYTES)
     save(tier, 1)
@@ -263,6 +286,29 @@ def test_a_read_that_fails_is_no_snapshot(tier: DiskTier, monkeypatch: pytest.Mo
     assert not load(tier, 1)
 
 
+def test_a_disk_that_became_read_only_serves_what_it_has(tier: DiskTier, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    path = save(tier, 1)
+    address = address_of(tier, 2)
+    for call in ("utime", "unlink", "open"):
+        original = getattr(os, call)
+        is_read = call == "open"
+        monkeypatch.setattr(
+            os,
+            call,
+            lambda name, flags=0, *rest, is_read=is_read, original=original, **named: (
+                original(name, flags, *rest, **named) if is_read and not flags & os.O_CREAT else refuse()
+            ),
+        )
+    assert load(tier, 1)
+    assert not tier.save(address.scope, address.name, SNAPSHOT)
+    tier.sweep()
+    monkeypatch.undo()
+    assert path.exists()
+
+
 def test_a_directory_that_vanished_is_no_error(tier: DiskTier) -> None:
     save(tier, 1).unlink()
     (tier.directory.path / "secret").unlink()
@@ -310,17 +356,24 @@ def test_engines_that_share_a_directory_never_meet_a_wrong_byte(tmp_path: Path) 
         tier.directory.close()
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_writer_that_died_holds_no_memory() -> None:
-    def fail(scope: bytes, name: bytes, snapshot: object) -> None:
-        raise ValueError("nobody foresaw this")
+def test_an_error_that_nobody_foresaw_costs_one_snapshot_and_holds_no_memory() -> None:
+    saved = list[bytes]()
 
-    writer = SnapshotWriter(fail)
-    writer.submit(b"scope", b"1", SNAPSHOT)
-    writer.drain()
-    writer.close()
-    writer.submit(b"scope", b"2", SNAPSHOT)
-    assert writer.pending == frozenset()
+    def break_on_first(scope: bytes, name: bytes, snapshot: object) -> None:
+        if name == b"1":
+            raise ValueError("canary")
+        saved.append(name)
+
+    with capture_logs() as logs:
+        writer = SnapshotWriter(break_on_first)
+        writer.submit(b"scope", b"1", SNAPSHOT)
+        writer.submit(b"scope", b"2", SNAPSHOT)
+        writer.drain()
+        assert writer.pending == frozenset()
+        writer.close()
+    assert saved == [b"2"]
+    assert [(entry["event"], entry["error"]) for entry in logs] == [("prefix_writer_broke", "ValueError")]
+    assert "canary" not in str(logs)
 
 
 def test_the_writer_keeps_order_and_knows_what_is_left() -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 from edge.budget import peak_resident_bytes, resident_bytes
 from edge.checkpoint.random_model import SMALL, write_random_checkpoint
 from edge.cli import main
-from edge.engine import Engine, EngineOptions
+from edge.engine import Engine
+from edge.engine_options import EngineOptions
 from edge.prefix.snapshot import snapshot_bytes
 from edge.sampler import SamplingParams
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from edge.checkpoint.random_model import SMALL, write_random_checkpoint
 from edge.cli import main
 from edge.config import FULL_ATTENTION, LINEAR_ATTENTION, ModelConfig
-from edge.engine import Engine, EngineOptions
+from edge.engine import Engine
+from edge.engine_options import EngineOptions
 from edge.errors import BudgetError, PrefixDirectoryError, RequestError
 from edge.events import Failed, GenerationStats, Token
 from edge.prefix.snapshot import snapshot_bytes
@@ -140,7 +141,7 @@ def test_memory_for_prefixes_beyond_the_budget_is_refused(pack_path: Path) -> No
 @pytest.fixture
 def small_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tests' own process may hold more than the budget that is planned here."""
-    monkeypatch.setattr("edge.engine.resident_bytes", lambda: 60_000_000)
+    monkeypatch.setattr("edge.engine_parts.resident_bytes", lambda: 60_000_000)
 
 
 @pytest.mark.usefixtures("small_process")

@@ -1,4 +1,4 @@
-"""The budget holds whatever happens, and the least recently used snapshots give way."""
+"""The budget holds whatever happens, and the least recently used snapshots of who has most give way."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ def snapshot(nbytes: int, length: int = 1) -> Snapshot:
 
 
 def put(cache: SnapshotCache, name: bytes, nbytes: int, scope: bytes = A, length: int = 1) -> bool:
-    if not cache.reserve(nbytes):
+    if not cache.reserve(scope, nbytes):
         return False
     cache.put(name, scope, snapshot(nbytes, length))
     return True
@@ -46,21 +46,30 @@ def test_what_was_used_last_stays() -> None:
     assert held(cache) == {b"e"}
 
 
+def test_a_tenant_that_floods_pushes_nobody_out() -> None:
+    cache = SnapshotCache(100)
+    assert put(cache, b"b", 40, B)
+    for number in range(20):
+        assert put(cache, b"a%d" % number, 30)
+        assert b"b" in cache
+    assert cache.nbytes == 100
+
+
 def test_a_pinned_snapshot_stays_and_its_bytes_count() -> None:
     cache = SnapshotCache(100)
     put(cache, b"a", 60)
     put(cache, b"b", 30)
-    assert not cache.reserve(50, pinned=(b"a",))
+    assert not cache.reserve(A, 50, pinned=(b"a",))
     assert held(cache) == {b"a", b"b"}
-    assert cache.reserve(40, pinned=(b"a",))
+    assert cache.reserve(A, 40, pinned=(b"a",))
     assert held(cache) == {b"a"}
     assert cache.nbytes == 100
 
 
 def test_room_that_is_given_back_is_free() -> None:
     cache = SnapshotCache(100)
-    assert cache.reserve(100)
-    assert not cache.reserve(1)
+    assert cache.reserve(A, 100)
+    assert not cache.reserve(A, 1)
     cache.release(100)
     assert put(cache, b"a", 100)
 
@@ -106,11 +115,11 @@ def test_the_budget_holds_and_every_byte_is_counted(steps: list[Action]) -> None
             case "release" if reserved:
                 cache.release(reserved.pop())
             case "reserve":
-                if cache.reserve(step.nbytes):
+                if cache.reserve(A, step.nbytes):
                     reserved.append(step.nbytes)
             case "pinned":
                 before = step.name in cache
-                if cache.reserve(step.nbytes, pinned=(step.name,)):
+                if cache.reserve(A, step.nbytes, pinned=(step.name,)):
                     reserved.append(step.nbytes)
                 assert (step.name in cache) == before
         assert cache.nbytes == sum(reserved) + sum(sizes[name] for name in held(cache))

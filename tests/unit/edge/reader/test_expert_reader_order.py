@@ -46,7 +46,9 @@ def test_a_part_that_no_disk_can_read_is_refused(reader: ExpertReader, part_byte
         reader.tune(1, part_bytes)
 
 
-@pytest.mark.parametrize("call", [ExpertReader.promote, ExpertReader.cancel, ExpertReader.is_done])
+@pytest.mark.parametrize(
+    "call", [ExpertReader.promote, ExpertReader.cancel, ExpertReader.abandon, ExpertReader.is_done]
+)
 def test_a_ticket_that_is_not_open_is_refused(reader: ExpertReader, call: object) -> None:
     assert callable(call)
     with pytest.raises(ValueError, match="ticket 5 is not open"):
@@ -100,6 +102,79 @@ def test_what_has_ended_cannot_be_cancelled(reader: ExpertReader, out: NDArray[n
     assert not reader.cancel(ticket)
     reader.wait(ticket)
     assert (out == 1).all()
+
+
+def test_an_abandoned_read_that_has_not_begun_ends_at_once(reader: ExpertReader, out: NDArray[np.uint8]) -> None:
+    ticket = reader.read(0, BLOCK, out, 12345, is_prefetch=True)  # whose checksum nothing is compared with
+    assert reader.abandon(ticket)
+    assert reader.is_done(ticket)
+    assert not reader.abandon(ticket)
+    reader.wait(ticket)
+    assert not out.any()
+    assert reader.counters().bytes_read == 0
+
+
+@pytest.mark.parametrize("is_prefetch", [True, False])
+def test_of_an_abandoned_read_only_what_has_begun_is_read(
+    reader: ExpertReader, out: NDArray[np.uint8], *, is_prefetch: bool
+) -> None:
+    """A demand of one part shows that the disk turned to something else."""
+    ticket = start(reader, 1, out, is_prefetch=is_prefetch)
+    go(reader)
+    while reader.counters().bytes_read < PART:
+        pass
+    had_rest = reader.abandon(ticket)
+    reader.wait(ticket)
+    counters = reader.counters()
+    assert counters.abandoned_bytes == (counters.bytes_read if had_rest else 0)
+    assert had_rest == (counters.bytes_read < BLOCK)
+
+
+def test_what_has_ended_cannot_be_abandoned(reader: ExpertReader, out: NDArray[np.uint8]) -> None:
+    ticket = start(reader, 1, out, is_prefetch=True)
+    go(reader)
+    assert reader.wait_any([ticket]) == [ticket]
+    assert not reader.abandon(ticket)
+    reader.wait(ticket)
+    assert (out == 1).all()
+    assert reader.counters().abandoned_bytes == 0
+
+
+def test_prefetches_wait_until_the_disk_has_little_to_do(reader: ExpertReader, out: NDArray[np.uint8]) -> None:
+    """With a depth of none they never begin; demands do."""
+    early, urgent = start(reader, 1, out, is_prefetch=True), start(reader, 2, out)
+    reader.tune(4, PART, 0)
+    reader.wait(urgent)
+    assert reader.counters().prefetch_bytes == 0
+    reader.tune(4, PART, 1)
+    reader.wait(early)
+    assert (out == 1).all()
+
+
+def test_reads_may_be_abandoned_from_another_thread_at_any_moment(tmp_path: Path) -> None:
+    path = tmp_path / "many"
+    path.write_bytes(bytes(BLOCK) * 64)
+    outs = aligned_zeros(64 * BLOCK, 4096).reshape(64, BLOCK)
+    with ExpertReader([path], threads=4) as reader:
+        reader.tune(4, PART, 2)
+        tickets = [reader.read(0, i * BLOCK, each, None, is_prefetch=True) for i, each in enumerate(outs)]
+        dropping = threading.Thread(target=lambda: [reader.abandon(ticket) for ticket in reversed(tickets)])
+        dropping.start()
+        for ticket in tickets[1::2]:
+            reader.promote(ticket)
+        dropping.join()
+        for ticket in tickets:
+            reader.wait(ticket)
+        counters = reader.counters()
+    assert counters.abandoned_bytes <= counters.bytes_read <= 64 * BLOCK
+
+
+def test_closing_with_an_abandoned_read_under_way_lets_it_end(reader: ExpertReader, out: NDArray[np.uint8]) -> None:
+    ticket = start(reader, 1, out, is_prefetch=True)
+    go(reader)
+    reader.abandon(ticket)
+    reader.close()
+    reader.wait(ticket)
 
 
 def test_wait_any_returns_what_has_ended_and_leaves_it_to_be_waited_for(

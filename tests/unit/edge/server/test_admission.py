@@ -1,6 +1,8 @@
 import asyncio
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edge.errors import CancelledError, OverloadedError, StorageError, UnavailableError
 from edge.sampler import SamplingParams
@@ -23,9 +25,9 @@ def admission(played: PlayedEngine, rates: Rates) -> Admission:
     return Admission(played, rates, limit=2)
 
 
-def submit(admission: Admission, first: int, params: SamplingParams = FIVE) -> Job:
+def submit(admission: Admission, first: int, params: SamplingParams = FIVE, tenant: str = "") -> Job:
     with admission.place():
-        return admission.submit(Prompt([first, 1, 1], params), context_tokens=100)
+        return admission.submit(Prompt([first, 1, 1], params, tenant), context_tokens=100)
 
 
 def running(admission: Admission, played: PlayedEngine, first: int, params: SamplingParams = FIVE) -> Job:
@@ -69,6 +71,53 @@ async def test_as_many_run_at_once_as_the_engine_has_places(admission: Admission
     played.calls[1].finish("stop")
     assert started(played) == [1, 2, 3, 4]
     assert await all_news(jobs[1]) == [Started(), 7, Completion("stop")]
+
+
+async def test_a_place_goes_to_the_tenant_that_has_the_fewest(played: PlayedEngine, rates: Rates) -> None:
+    admission = Admission(played, rates, limit=10)
+    played.num_sequences = 2
+    for first in (10, 11, 12, 13):
+        submit(admission, first, tenant="greedy")
+    for first in (20, 21):
+        submit(admission, first, tenant="modest")
+    submit(admission, 30, tenant="late")
+    assert started(played) == [10, 11]
+    for number, call in enumerate(((10, 20), (11, 12), (20, 21), (12, 13), (21, 30))):
+        ending, following = call
+        next(call for call in played.calls if call.ids[0] == ending).finish()
+        assert started(played)[2 + number] == following
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["come", "finish", "leave"])), max_size=60),
+    st.integers(1, 3),
+)
+def test_nobody_waits_for_ever_and_nothing_is_left_behind(steps: list[tuple[str, str]], places: int) -> None:
+    async def play() -> None:
+        played = PlayedEngine()
+        played.num_sequences = places
+        admission, jobs = Admission(played, Rates(), limit=100), list[Job]()
+        is_over = set[int]()
+
+        def finish(number: int) -> None:
+            is_over.add(number)
+            played.calls[number].finish()
+
+        for tenant, what in steps:
+            running = [number for number in range(len(played.calls)) if number not in is_over]
+            assert len(running) == min(places, len(running) + len(admission._waiting))
+            if what == "come":
+                jobs.append(submit(admission, 1, tenant=tenant))
+            elif what == "finish" and running:
+                finish(running[0])
+            elif what == "leave" and jobs:
+                jobs[len(jobs) // 2].cancel()
+        while len(is_over) < len(played.calls):
+            finish(min(set(range(len(played.calls))) - is_over))
+        assert (admission.num_running, admission.queue_depth, admission.pending_completion_tokens) == (0, 0, 0)
+        assert (admission._given, list(admission._waiting), admission.steps_until_place) == ({}, [], 0)
+
+    asyncio.run(play())
 
 
 async def test_what_the_engine_has_no_memory_for_yet_waits(admission: Admission, played: PlayedEngine) -> None:

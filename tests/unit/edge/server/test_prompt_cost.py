@@ -1,3 +1,7 @@
+import sys
+from types import FrameType
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,6 +24,22 @@ def predicted(cost: PromptCost, tokens: int) -> float:
 def test_nothing_is_known_before_a_prompt_was_measured(prompts: tuple[tuple[int, float], ...]) -> None:
     cost = learned(*prompts)
     assert (cost.tokens_per_second, cost.base_seconds) == (0.0, 0.0)
+
+
+def test_a_look_from_another_thread_never_meets_half_an_update() -> None:
+    cost = PromptCost()
+
+    def look(frame: FrameType, event: str, argument: object) -> Any:
+        assert cost.tokens_per_second >= 0
+        return look
+
+    sys.settrace(look)  # between any two lines of `add`
+    try:
+        cost.add(100, 2.0)
+        cost.add(10, 1.0)
+    finally:
+        sys.settrace(None)
+    assert cost.tokens_per_second > 0
 
 
 def test_prompts_of_one_length_give_their_rate() -> None:

@@ -21,10 +21,11 @@ from edge.errors import CancelledError, EdgeError, StorageError, UnavailableErro
 from edge.prompt import PromptEncoder
 from edge.server.admission import Admission
 from edge.server.exchange import Exchange, ServedModel
-from edge.server.node import MAX_REQUEST_BYTES
+from edge.server.limits import MAX_MESSAGES, max_prompt_bytes, max_request_bytes
 from edge.server.observed import Event, Outcome, RequestEnded
 from edge.server.pipe import Worked
 from edge.server.rates import Rates
+from edge.server.request import Received
 from edge.server.service import EdgeService, add_to_server
 from edge.tokenizer import Tokenizer
 from tests.unit.edge.server.conftest import STATUS, PlayedEngine
@@ -32,6 +33,7 @@ from tests.unit.edge.server.conftest import STATUS, PlayedEngine
 Until = Callable[..., Any]
 Request = edge_pb2.EdgeServiceGenerateRequest
 EOS = 256
+CONTEXT = 64
 
 
 def alphabet_tokenizer() -> Tokenizer:
@@ -66,10 +68,10 @@ class Served:
 async def start(engine: PlayedEngine, events: list[Event], tokenizer: Tokenizer | None) -> AsyncIterator[Served]:
     rates = Rates()
     admission = Admission(engine, rates, limit=1)
-    encoder = PromptEncoder(tokenizer, vocab_size=300, context_tokens=64)
-    model = ServedModel("m", 64, encoder, tokenizer)
+    encoder = PromptEncoder(tokenizer, vocab_size=300, context_tokens=CONTEXT)
+    model = ServedModel("m", CONTEXT, encoder, tokenizer)
     service = EdgeService(model, admission, rates, lambda: STATUS, events.append)
-    server = grpc.aio.server(options=[("grpc.max_receive_message_length", MAX_REQUEST_BYTES)])
+    server = grpc.aio.server(options=[("grpc.max_receive_message_length", max_request_bytes(CONTEXT))])
     add_to_server(service, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -127,13 +129,20 @@ BAD_REQUESTS = {
     ),
     "id beyond the vocabulary": (Request(token_ids=edge_pb2.TokenIds(ids=[300])), "INVALID_REQUEST", "token id 300"),
     "prompt too long": (text_request("a" * 65), "PROMPT_TOO_LONG", "65 tokens: the context holds 64"),
-    "prompt too large": (text_request("a" * (4 * 2**20 + 1)), "PROMPT_TOO_LONG", "bytes"),
+    "prompt too large": (text_request("a" * (max_prompt_bytes(CONTEXT) + 1)), "PROMPT_TOO_LONG", "bytes"),
     "no tokens wanted": (text_request(max_tokens=0), "INVALID_REQUEST", "max_tokens is 0"),
     "temperature": (text_request(temperature=-1), "INVALID_REQUEST", "temperature is -1"),
     "temperature NaN": (text_request(temperature=float("nan")), "INVALID_REQUEST", "temperature is nan"),
     "top_p": (text_request(top_p=0), "INVALID_REQUEST", "top_p is 0"),
     "min_p": (text_request(min_p=1), "INVALID_REQUEST", "min_p is 1"),
     "stop": (text_request(stop=[""]), "INVALID_REQUEST", "stop"),
+    "too many stops": (text_request(stop=["canary"] * 17), "INVALID_REQUEST", "stop has 17 texts: at most 16"),
+    "too many messages": (
+        Request(chat=edge_pb2.ChatPrompt(messages=[common_pb2.ChatMessage()] * (MAX_MESSAGES + 1))),
+        "INVALID_REQUEST",
+        "chat has 4097 texts: at most 4096",
+    ),
+    "too many ids": (Request(token_ids=edge_pb2.TokenIds(ids=[1] * 65)), "PROMPT_TOO_LONG", "65 tokens"),
     "tenant": (Request(text="hi", tenant="canary" * 50), "INVALID_REQUEST", "tenant has 300 characters"),
     "request id": (Request(text="hi", request_id="canary\n{}"), "INVALID_REQUEST", "request_id"),
 }
@@ -202,13 +211,26 @@ async def test_a_stop_text_ends_the_answer_and_frees_the_engine(served: Served, 
     assert served.outcomes == [Outcome.FINISHED]
 
 
+async def test_a_stop_text_frees_the_engine_before_a_slow_caller_has_read_the_answer(
+    served: Served, until: Until
+) -> None:
+    call = served.generate(text_request(stop=["EN"]))
+    await until(lambda: served.engine.calls)
+    for token in TOKENIZER.encode("abc" * 200_000 + "EN"):  # more than fits between the two
+        served.engine.last.token(token)
+    await until(lambda: served.engine.last.is_cancelled)
+    assert served.service.num_active == 1
+    responses = await drain(call)
+    assert responses[-1].finished.usage.completion_tokens == 600_002
+
+
 async def test_a_caller_may_leave_once_it_has_read_the_end(
     served: Served, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = Exchange.run
 
-    async def run_and_linger(exchange: Exchange, message: Request) -> None:
-        await run(exchange, message)
+    async def run_and_linger(exchange: Exchange, received: Received) -> None:
+        await run(exchange, received)
         await asyncio.Event().wait()  # the moment between the last message and the server's own end of the call
 
     monkeypatch.setattr(Exchange, "run", run_and_linger)

@@ -122,6 +122,20 @@ def test_the_clock_is_the_one_passed_in() -> None:
     assert template.render(HI) == "03 Feb 2026"
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ 'a'.encode() * 10**9 }}",
+        "{{ ('a'|attr('encode'))() * 10**9 }}",
+        "{{ (['a']|map('attr', 'encode')|first)() * 10**9 }}",
+        "{{ (1).to_bytes(10**9, 'big') }}",
+    ],
+)
+def test_a_template_makes_no_bytes(source: str) -> None:
+    with pytest.raises(RequestError, match="refused the messages"):
+        ChatTemplate(source).render(HI)
+
+
 def test_renderings_do_not_share_their_bounds() -> None:
     template = ChatTemplate("{% for a in range(90000) %}{% endfor %}{% for a in range(90000) %}{% endfor %}.")
     assert [template.render(HI) for _ in range(4)] == ["."] * 4

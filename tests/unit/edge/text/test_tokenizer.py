@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,6 +47,26 @@ def test_sampling_defaults_that_are_no_numbers_are_refused(tokenizer_dir: Path, 
         Tokenizer.from_dir(tokenizer_dir)
 
 
+@pytest.mark.parametrize("value", [{"temperature": -1}, {"top_p": float("nan")}, {"min_p": 2}, {"top_k": 1.5}])
+def test_sampling_defaults_out_of_range_are_the_files_fault(
+    tokenizer_dir: Path, write_json: WriteJson, value: dict[str, object]
+) -> None:
+    write_json("generation_config.json", {"do_sample": True, **value})
+    with pytest.raises(PackError, match=r"generation_config\.json: .* it must be"):
+        Tokenizer.from_dir(tokenizer_dir)
+
+
+def test_configurations_of_odd_shapes_are_read_or_refused(tokenizer_dir: Path, write_json: WriteJson) -> None:
+    write_json("tokenizer_config.json", {"chat_template": [{"name": ["default"], "template": "x"}, 7]})
+    write_json("generation_config.json", {"eos_token_id": [{"id": 1}, [2], True, 263]})
+    tokenizer = Tokenizer.from_dir(tokenizer_dir)
+    assert tokenizer.eos_token_ids == {263}
+    assert not tokenizer.has_chat_template
+    (tokenizer_dir / "tokenizer_config.json").write_text("[" * 100_000)
+    with pytest.raises(PackError, match="tokenizer_config"):
+        Tokenizer.from_dir(tokenizer_dir)
+
+
 def test_text_makes_the_round_trip(tokenizer_dir: Path) -> None:
     tokenizer = Tokenizer.from_dir(tokenizer_dir)
     assert tokenizer.decode(tokenizer.encode("hello wörld 👩‍🔬 é")) == "hello wörld 👩‍🔬 é"
@@ -54,6 +75,25 @@ def test_text_makes_the_round_trip(tokenizer_dir: Path) -> None:
 def test_text_with_a_lone_surrogate_is_refused(tokenizer_dir: Path) -> None:
     with pytest.raises(RequestError, match="not valid Unicode"):
         Tokenizer.from_dir(tokenizer_dir).encode("\ud83d")
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "?"}}, "canary"),  # raises an Exception
+        ({"pre_tokenizer": {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated"}}, "a" * 40 + "b"),
+    ],
+)
+def test_a_text_that_the_library_breaks_on_is_refused_without_its_words(
+    tokenizer_dir: Path, changes: dict[str, dict[str, object]], text: str
+) -> None:
+    file = tokenizer_dir / "tokenizer.json"
+    content = json.loads(file.read_text())
+    for key, value in changes.items():
+        content[key] = value | {"invert": False} if key == "pre_tokenizer" else value
+    file.write_text(json.dumps(content))
+    with pytest.raises(RequestError, match=r"cannot take this text \((Panic)?Exception\)$"):
+        Tokenizer.from_dir(tokenizer_dir).encode(text)
 
 
 def test_ids_beyond_the_vocabulary_read_as_nothing(tokenizer_dir: Path) -> None:

@@ -1,9 +1,12 @@
 """Which addresses count as this device: the reach of a lane hangs on it."""
 
+import grpc
 import pytest
+from flashgate.v1 import edge_pb2, edge_pb2_grpc
 
 from router.backends.edge_grpc import EdgeGrpcBackend
-from router.backends.grpc_channel import is_loopback, target
+from router.backends.failure import Cause
+from router.backends.grpc_channel import backend_error, is_loopback, open_channel, target
 from router.privacy.permit import PermitOffice
 from router.privacy.reach import Reach
 
@@ -56,3 +59,18 @@ async def test_edge_on_another_machine_is_fleet(address: str, reach: Reach) -> N
     backend = EdgeGrpcBackend("edge", address, "", PermitOffice(), lambda _: None)
     assert backend.reach is backend.state().reach is reach
     await backend.close()
+
+
+async def test_a_message_that_the_servers_library_refuses_for_its_size_is_a_prompt_too_long() -> None:
+    server = grpc.aio.server(options=[("grpc.max_receive_message_length", 1000)])
+    deaf = edge_pb2_grpc.EdgeServiceServicer()  # type: ignore[abstract] # never asked
+    edge_pb2_grpc.add_EdgeServiceServicer_to_server(deaf, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with open_channel(f"127.0.0.1:{port}") as channel:
+        call = edge_pb2_grpc.EdgeServiceStub(channel).Generate(edge_pb2.EdgeServiceGenerateRequest(text="a" * 2000))
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call.read()
+    await server.stop(None)
+    error = backend_error("edge", caught.value)
+    assert (error.cause, error.retry_after_s) == (Cause.PROMPT_TOO_LONG, None)

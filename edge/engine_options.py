@@ -1,0 +1,42 @@
+"""How an engine is to run, as whoever starts it says."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from edge.errors import RequestError
+from edge.experts.tuning import ReadSetting
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """How a model is to run."""
+
+    memory_bytes: int
+    context_tokens: int = 4096
+    threads: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
+    chunk_tokens: int | None = None  # most tokens of prompts in one pass; None: as many as are worth their memory
+    max_sequences: int | None = None  # requests that run at once; None: as many as are worth their memory
+    expert_slots: int | None = None  # at most so many experts in RAM, below what the budget allows; for measurements
+    prefix_memory_bytes: int | None = 0  # for snapshots of prompts' beginnings; None: as budget.py finds sensible
+    prefix_disk_bytes: int = 0  # the most of them that may lie in prefix_dir
+    prefix_dir: Path | None = None  # snapshots outlive the engine there, readable as prompts for whoever may read it
+    verify: Literal["first", "always", "off"] = "always"  # which reads of an expert are checked against its checksum
+    prefetch: bool = True  # read ahead what the next layer is guessed to need, where the disk idles
+    reading: ReadSetting | None = None  # how the disk is asked; None: chosen by a short probe where experts stream
+
+    def __post_init__(self) -> None:
+        for name in ("memory_bytes", "context_tokens", "threads", "chunk_tokens", "max_sequences", "expert_slots"):
+            _check_least(name, getattr(self, name), 1)
+        for name in ("prefix_memory_bytes", "prefix_disk_bytes"):
+            _check_least(name, getattr(self, name), 0)
+        if (self.prefix_dir is None) != (self.prefix_disk_bytes == 0):
+            raise RequestError("prefix_dir and prefix_disk_bytes go together: where, and how much at most")
+        if self.prefix_dir and self.prefix_memory_bytes == 0:
+            raise RequestError("prefix_memory_bytes is 0: snapshots reach prefix_dir through memory")
+
+
+def _check_least(name: str, value: int | None, least: int) -> None:
+    if value is not None and value < least:
+        raise RequestError(f"{name} is {value}: it must be at least {least}")
