@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import sys
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -23,7 +24,11 @@ TOKENIZER_CHATS = 40_000
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status."""
     args = _parser().parse_args(arguments)
-    status: int = args.run(args)
+    try:
+        status: int = args.run(args)
+    except (OSError, ValueError) as error:
+        print(f"ops.demo: error: {error}", file=sys.stderr)
+        return 1
     return status
 
 
@@ -119,7 +124,11 @@ def _train(args: argparse.Namespace) -> int:
             file.write(text)
 
     training.run(
-        seconds=60 * args.minutes, save_every_s=args.save_every, examine_every_s=args.examine_every, examine=exam
+        seconds=60 * args.minutes,
+        save_every_s=args.save_every,
+        examine_every_s=args.examine_every,
+        examine=exam,
+        say=lambda line: print(line, flush=True),
     )
     print("done" if training.is_done else f"stopped after {training.tokens_seen} of {recipe.tokens} tokens")
     return 0

@@ -78,7 +78,9 @@ def table(results: Sequence[Result], failures: int) -> str:
     return "\n".join(lines)
 
 
-def transformers_answerer(model: "Qwen3_5MoeForCausalLM", tokenizer: "Tokenizer") -> Answerer:
+def transformers_answerer(
+    model: "Qwen3_5MoeForCausalLM", tokenizer: "Tokenizer", max_new_tokens: int = MAX_NEW_TOKENS
+) -> Answerer:
     """Greedy answers by transformers' own forward pass and cache."""
 
     def answer(chats: Sequence[list[dict[str, str]]]) -> list[str]:
@@ -87,7 +89,7 @@ def transformers_answerer(model: "Qwen3_5MoeForCausalLM", tokenizer: "Tokenizer"
         answers = [""] * len(prompts)
         for start in range(0, len(order), AT_ONCE):
             chosen = order[start : start + AT_ONCE]
-            for index, ids in zip(chosen, _generate(model, [prompts[i] for i in chosen]), strict=True):
+            for index, ids in zip(chosen, _generate(model, [prompts[i] for i in chosen], max_new_tokens), strict=True):
                 answers[index] = tokenizer.decode(ids, skip_special_tokens=True)
         return answers
 
@@ -101,7 +103,7 @@ def prompt_text(messages: Sequence[dict[str, str]]) -> str:
 
 
 @torch.no_grad()
-def _generate(model: "Qwen3_5MoeForCausalLM", prompts: Sequence[list[int]]) -> list[list[int]]:
+def _generate(model: "Qwen3_5MoeForCausalLM", prompts: Sequence[list[int]], max_new_tokens: int) -> list[list[int]]:
     """Padded on the left, where transformers hides it from every layer."""
     longest = max(map(len, prompts))
     ids = torch.tensor([[END_OF_TEXT_ID] * (longest - len(prompt)) + prompt for prompt in prompts])
@@ -110,7 +112,7 @@ def _generate(model: "Qwen3_5MoeForCausalLM", prompts: Sequence[list[int]]) -> l
     said = generate(
         input_ids=ids,
         attention_mask=mask,
-        max_new_tokens=MAX_NEW_TOKENS,
+        max_new_tokens=max_new_tokens,
         do_sample=False,
         eos_token_id=[TURN_END_ID, END_OF_TEXT_ID],
         pad_token_id=END_OF_TEXT_ID,

@@ -30,6 +30,7 @@ def export_checkpoint(model: DemoModel, tokenizer: Path, out: Path) -> int:
     out.mkdir(parents=True, exist_ok=True)
     weights = out / "model.safetensors"
     save_file(checkpoint_tensors(model), weights, metadata={"format": "pt"})
+    weights.chmod(0o644)  # safetensors keeps its files to their owner
     config = model.config.to_diff_dict() | {
         "architectures": ["Qwen3_5MoeForCausalLM"],
         "dtype": "bfloat16",

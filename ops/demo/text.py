@@ -21,10 +21,13 @@ class Encoded:
 
 
 def load_tokenizer(path: Path) -> "Tokenizer":
-    """Of the directory that `train_tokenizer` wrote."""
+    """Of the directory that `train_tokenizer` wrote. Raises: FileNotFoundError with the remedy."""
     from tokenizers import Tokenizer
 
-    return Tokenizer.from_file(str(path / "tokenizer.json"))
+    file = path / "tokenizer.json"
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is missing: python -m ops.demo tokenizer {path} makes it")
+    return Tokenizer.from_file(str(file))
 
 
 def encode(tokenizer: "Tokenizer", dialogues: Sequence[Dialogue]) -> list[Encoded]:

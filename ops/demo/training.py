@@ -12,11 +12,13 @@ from torch.nn import functional
 from ops.demo.batches import Batch, step_batches
 from ops.demo.network.model import DemoModel, Trunk
 from ops.demo.optimizer import Optimizer
+from ops.demo.progress import Progress
 from ops.demo.recipe import Recipe
 from ops.demo.shape import demo_config
 from ops.demo.state import State, load_state, save_state
 from ops.demo.text import load_tokenizer
 
+SAY_EVERY_S = 10.0
 IN_BFLOAT16 = torch.autocast("cpu", torch.bfloat16)
 
 
@@ -56,15 +58,22 @@ class Training:
         save_every_s: float,
         examine_every_s: float,
         examine: Callable[["Training"], None],
+        say: Callable[[str], object] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Steps until the recipe is done or the time is up; the state is saved at the end, too."""
-        start = saved = examined = last = clock()
+        """Steps until the recipe is done or the time is up; the state is saved at the end, too.
+
+        `say` is given a line of progress now and then.
+        """
+        start = saved = examined = said = last = clock()
         while not self.is_done and clock() - start < seconds:
             losses, length, rate, tokens = self._one_step()
             now = clock()
             self._seconds += now - last
-            self._report(losses, length, rate, tokens / (now - last))
+            progress = self._report(losses, length, rate, tokens / (now - last))
+            if now - said > SAY_EVERY_S:
+                say(progress.line(self.recipe.tokens))
+                said = now
             if now - saved > save_every_s:
                 self.save()
                 saved = clock()
@@ -104,20 +113,22 @@ class Training:
         self.tokens_seen += tokens
         return losses, length, rate, tokens
 
-    def _report(self, losses: Losses, length: float, rate: float, tokens_per_second: float) -> None:
-        event = {
-            "step": self.step,
-            "tokens": self.tokens_seen,
-            "loss": round(losses.targets, 4),
-            "mtp": round(losses.mtp, 4),
-            "balance": round(losses.balance, 3),
-            "gradient": round(length, 2),
-            "rate": round(rate, 6),
-            "tokens_per_s": round(tokens_per_second),
-            "seconds": round(self._seconds),
-        }
+    def _report(self, losses: Losses, length: float, rate: float, tokens_per_s: float) -> Progress:
+        """Appended to the log. After a kill the steps since the last save are there twice; the later ones count."""
+        progress = Progress(
+            self.step,
+            self.tokens_seen,
+            losses.targets,
+            losses.mtp,
+            losses.balance,
+            length,
+            rate,
+            tokens_per_s,
+            self._seconds,
+        )
         with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(event) + "\n")
+            file.write(json.dumps(progress.event()) + "\n")
+        return progress
 
 
 def batch_loss(

@@ -29,7 +29,7 @@ from ops.demo.text import load_tokenizer
 from ops.demo.tokenizer import train_tokenizer
 from ops.demo.training import Losses, Training, batch_loss
 
-TINY = Recipe(tokens=4000, tokens_per_step=300, tokens_at_once=300, warm_up_steps=2, mtp_from=0.5)
+TINY = Recipe(tokens=2400, tokens_per_step=300, tokens_at_once=300, warm_up_steps=2, mtp_from=0.5)
 
 
 def small_config() -> Qwen3_5MoeTextConfig:
@@ -197,7 +197,7 @@ def test_a_killed_run_ends_as_one_that_was_left_alone(small: Path, tmp_path_fact
 
     killed = Training(small, TINY)
     with pytest.raises(Death):
-        run(killed, die_at=6)
+        run(killed, die_at=5)
     (small / f"{FILE}.partial").write_bytes(b"half a state")
     resumed = Training(small, TINY)
     assert 0 < resumed.step < killed.step
@@ -267,10 +267,10 @@ def test_the_engine_reads_the_checkpoint(exported: Path) -> None:
 
 
 def test_an_answer_does_not_depend_on_the_others_in_its_batch(model: DemoModel, tokenizer_dir: Path) -> None:
-    answer = transformers_answerer(model.causal, load_tokenizer(tokenizer_dir))
+    answer = transformers_answerer(model.causal, load_tokenizer(tokenizer_dir), max_new_tokens=16)
     chats = [[{"role": "user", "content": text}] for text in ("Hi", "What is 3 + 4?", "Sort 5, 3, 9, 1, 7, 2.")]
     together = answer(chats)
-    assert [answer([chat])[0][:20] for chat in chats] == [text[:20] for text in together]
+    assert [answer([chat])[0] for chat in chats] == together
 
 
 def test_a_config_that_says_so_is_written(exported: Path) -> None:

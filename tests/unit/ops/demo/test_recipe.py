@@ -13,3 +13,8 @@ RECIPE = Recipe(tokens=1000, peak_rate=2.0, warm_up_steps=4, decay_share=0.5)
 )
 def test_the_rate_rises_stays_and_falls(step: int, seen: int, rate: float) -> None:
     assert RECIPE.rate(step, seen) == pytest.approx(rate)
+
+
+def test_every_number_out_of_range_is_named() -> None:
+    with pytest.raises(ValueError, match=r"tokens is 0.*clip is nan.*mtp_from is 2.*decay_share is 0.*seed is -1"):
+        Recipe(tokens=0, clip=float("nan"), mtp_from=2.0, decay_share=0.0, seed=-1)
