@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from ops.demo.tasks import TASKS, dialogue
+from ops.demo.tasks import TASKS, make_dialogue
 from ops.demo.tasks.dialogue import Turn
 from ops.demo.tasks.draw import Side
 from ops.demo.tokenizer import END_OF_TEXT_ID, TURN_END, TURN_END_ID, TURN_START
@@ -49,7 +49,7 @@ def items(per_task: int, tasks: Sequence[str] = TASKS, seed: int = 0, side: Side
     found = []
     for task in tasks:
         for index in range(per_task):
-            chat = dialogue(task, f"examination {seed} {index}", side)
+            chat = make_dialogue(task, f"examination {seed} {index}", side)
             found.append(Item(task, chat.messages(), chat.turns[-1]))
     return found
 

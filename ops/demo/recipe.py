@@ -8,7 +8,7 @@ class Recipe:
     """Hyper-parameters. What is changed between two runs of one training holds from there on."""
 
     seed: int = 0
-    tokens: int = 120_000_000  # in all
+    tokens: int = 60_000_000  # in all
     tokens_per_step: int = 4096
     tokens_at_once: int = 2048
     peak_rate: float = 3e-3

@@ -25,7 +25,7 @@ _MAKERS: dict[str, Callable[[Draw], Dialogue]] = {
 TASKS = tuple(_MAKERS)
 
 
-def dialogue(task: str, seed: str, side: Side) -> Dialogue:
+def make_dialogue(task: str, seed: str, side: Side) -> Dialogue:
     """One chat of a family, decided by seed and side alone."""
     return _MAKERS[task](Draw(f"{task} {seed}", side))
 
@@ -35,4 +35,4 @@ def mixture(seed: str, side: Side = Side.TRAIN) -> Iterator[Dialogue]:
     families, shares = tuple(SHARES), tuple(SHARES.values())
     for index in count():
         task = Draw(f"{seed} family {index}", side).weighted(families, shares)
-        yield dialogue(task, f"{seed} {index}", side)
+        yield make_dialogue(task, f"{seed} {index}", side)

@@ -245,20 +245,19 @@ def _any_tag(draw: Draw) -> str:
 
 def _one_tag(draw: Draw) -> tuple[Turn, ...]:
     """By heart, so what is held out is the wording."""
-    about_cloud = draw.chance(0.4)
-    answer_of = _may_cloud if about_cloud else _meaning
+    questions, answer_of = draw.one(((MAY_CLOUD, _may_cloud), (TAG, _meaning), (TAG, _meaning)))
 
-    def asked(questions: tuple[str, ...]) -> tuple[str, tuple[str, str]]:
+    def asked(templates: tuple[str, ...]) -> tuple[str, tuple[str, str]]:
         tag = _any_tag(draw)
-        question = ask(draw, questions, tag=tag)
+        question = ask(draw, templates, tag=tag)
         return f"{NAME} {question}", (tag, question)
 
-    turns = []
-    for questions in (MAY_CLOUD if about_cloud else TAG, MORE_TAG)[: 2 if draw.chance(0.3) else 1]:
-        if found := draw.maybe_on_side(lambda questions=questions: asked(questions)):  # type: ignore[misc]
-            key, (tag, question) = found
-            turns.append(answer_of(tag, question, key))
-    return tuple(turns) if turns else _several(draw)
+    key, (tag, question) = draw.on_side(lambda: asked(questions))
+    turns = [answer_of(tag, question, key)]
+    if draw.chance(0.3):
+        key, (tag, question) = draw.on_side(lambda: asked(MORE_TAG))
+        turns.append(answer_of(tag, question, key))
+    return tuple(turns)
 
 
 def _meaning(tag: str, question: str, key: str) -> Turn:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ops.demo.tasks import TASKS, dialogue
+from ops.demo.tasks import TASKS, make_dialogue
 from ops.demo.tasks.draw import Draw, Side, side_of
 
 COUNT = 300
@@ -10,7 +10,7 @@ GOLDEN = [6, 24, 27, 34]  # of the first forty numbers
 
 
 def keys(task: str, side: Side) -> set[str]:
-    return {turn.key for index in range(COUNT) for turn in dialogue(task, str(index), side).turns}
+    return {turn.key for index in range(COUNT) for turn in make_dialogue(task, str(index), side).turns}
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -26,8 +26,8 @@ def test_no_value_is_on_both_sides(task: str) -> None:
 
 @pytest.mark.parametrize("task", TASKS)
 def test_the_same_seed_makes_the_same_chat(task: str) -> None:
-    assert dialogue(task, "7", Side.TRAIN) == dialogue(task, "7", Side.TRAIN)
-    assert len({dialogue(task, str(seed), Side.TRAIN) for seed in range(COUNT)}) > COUNT * 0.8
+    assert make_dialogue(task, "7", Side.TRAIN) == make_dialogue(task, "7", Side.TRAIN)
+    assert len({make_dialogue(task, str(seed), Side.TRAIN) for seed in range(COUNT)}) > COUNT * 0.8
 
 
 def test_what_is_known_by_heart_is_never_examined() -> None:

@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import pytest
 
-from ops.demo.tasks import SHARES, TASKS, dialogue, flashgate
+from ops.demo.tasks import SHARES, TASKS, flashgate, make_dialogue
 from ops.demo.tasks.dialogue import Turn
 from ops.demo.tasks.draw import Side
 from ops.demo.tasks.words import MONTHS
@@ -18,7 +18,7 @@ COUNT = 400
 
 
 def turns(task: str, side: Side = Side.TRAIN) -> list[Turn]:
-    return [turn for index in range(COUNT) for turn in dialogue(task, str(index), side).turns]
+    return [turn for index in range(COUNT) for turn in make_dialogue(task, str(index), side).turns]
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -51,7 +51,7 @@ def test_questions_are_plain_text_without_holes(task: str) -> None:
 
 def test_some_chats_have_several_turns() -> None:
     for task in TASKS:
-        assert any(len(dialogue(task, str(seed), Side.TRAIN).turns) > 1 for seed in range(COUNT))
+        assert any(len(make_dialogue(task, str(seed), Side.TRAIN).turns) > 1 for seed in range(COUNT))
 
 
 def test_shares_add_up() -> None:
@@ -100,7 +100,7 @@ def test_dates_agree_with_the_calendar() -> None:
 
 def test_json_answers_hold_what_stands_in_the_record() -> None:
     for index in range(COUNT):
-        first = dialogue("records", str(index), Side.TRAIN).turns[0]
+        first = make_dialogue("records", str(index), Side.TRAIN).turns[0]
         if first.answer.startswith("{"):
             for value in json.loads(first.answer).values():
                 assert value is None or str(value) in first.question
