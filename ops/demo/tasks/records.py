@@ -50,6 +50,7 @@ ALL = (
     "Put this into JSON: {text}",
     "Read the {kind} and extract its fields as JSON.\n{text}",
     "JSON please: {text}",
+    "{text}",  # what else to do with a record?
 )
 SOME = (
     "Extract {names} as JSON: {text}",
