@@ -1,11 +1,14 @@
 #include "thread_pool.h"
 
+#include <chrono>
+
 namespace flashgate {
 namespace {
 
-// How long a thread looks before it sleeps: a decode step forks every few tens of microseconds, and a futex
-// wake-up costs about as much as the work of a small kernel.
-constexpr int kSpins = 2000;
+// How long a thread looks before it sleeps: the gaps between the forks of a decode step are shorter than this, and
+// waking a thread costs as much as a small matrix (edge/EXPERIMENTS.md). An idle process spins once and then sleeps.
+constexpr std::chrono::microseconds kSpinTime{200};
+constexpr int kSpinsPerLook = 16;  // at the clock
 
 inline void relax() {
 #if defined(__x86_64__) || defined(__i386__)
@@ -13,6 +16,20 @@ inline void relax() {
 #elif defined(__aarch64__)
     asm volatile("yield");
 #endif
+}
+
+// Whether is_done() came true within kSpinTime.
+template <typename Done>
+bool spin_until(Done&& is_done) {
+    if (is_done()) return true;
+    const auto end = std::chrono::steady_clock::now() + kSpinTime;
+    do {
+        for (int i = 0; i < kSpinsPerLook; ++i) {
+            relax();
+            if (is_done()) return true;
+        }
+    } while (std::chrono::steady_clock::now() < end);
+    return false;
 }
 
 }  // namespace
@@ -26,7 +43,8 @@ void ThreadPool::resize(size_t num_threads) {
 
 void ThreadPool::start() {
     stopping_ = false;
-    while (workers_.size() + 1 < size()) workers_.emplace_back([this] { work(); });
+    shares_ = std::make_unique<Share[]>(size());
+    while (workers_.size() + 1 < size()) workers_.emplace_back([this, self = workers_.size() + 1] { work(self); });
 }
 
 void ThreadPool::stop() {
@@ -50,49 +68,56 @@ void ThreadPool::run_tasks(size_t num_tasks, Call call, void* task) {
     if (workers_.empty()) start();
     call_ = call;
     task_ = task;
-    num_tasks_ = num_tasks;
-    next_.store(0, std::memory_order_relaxed);
-    running_.store(workers_.size(), std::memory_order_relaxed);
+    for (size_t i = 0; i < size(); ++i) {
+        shares_[i].next.store(num_tasks * i / size(), std::memory_order_relaxed);
+        shares_[i].end = num_tasks * (i + 1) / size();
+    }
+    open_.store(true);
     {
         std::lock_guard<std::mutex> lock(sleep_);
         round_.fetch_add(1, std::memory_order_release);
     }
     wake_.notify_all();
-    take_tasks();
-    for (int i = 0; i < kSpins; ++i) {
-        if (running_.load(std::memory_order_acquire) == 0) return;
-        relax();
-    }
-    std::unique_lock<std::mutex> lock(sleep_);
-    finished_.wait(lock, [this] { return running_.load(std::memory_order_acquire) == 0; });
+    take_tasks(0);
+    open_.store(false);
+    wait_for_workers();
 }
 
-void ThreadPool::take_tasks() {
-    for (;;) {
-        const size_t i = next_.fetch_add(1, std::memory_order_relaxed);
-        if (i >= num_tasks_) return;
-        call_(task_, i);
+void ThreadPool::take_tasks(size_t self) {
+    for (size_t n = 0; n < size(); ++n) {
+        Share& share = shares_[(self + n) % size()];
+        for (;;) {
+            const size_t i = share.next.fetch_add(1, std::memory_order_relaxed);
+            if (i >= share.end) break;
+            call_(task_, i);
+        }
     }
+}
+
+void ThreadPool::wait_for_workers() {
+    const auto all_left = [this] { return inside_.load() == 0; };
+    if (spin_until(all_left)) return;
+    std::unique_lock<std::mutex> lock(sleep_);
+    finished_.wait(lock, all_left);
 }
 
 uint64_t ThreadPool::wait_for_round(uint64_t seen) {
-    for (int i = 0; i < kSpins; ++i) {
-        const uint64_t now = round_.load(std::memory_order_acquire);
-        if (now != seen) return now;
-        relax();
+    const auto is_new = [&] { return round_.load(std::memory_order_acquire) != seen; };
+    if (!spin_until(is_new)) {
+        std::unique_lock<std::mutex> lock(sleep_);
+        wake_.wait(lock, is_new);
     }
-    std::unique_lock<std::mutex> lock(sleep_);
-    wake_.wait(lock, [&] { return round_.load(std::memory_order_acquire) != seen; });
     return round_.load(std::memory_order_acquire);
 }
 
-void ThreadPool::work() {
+void ThreadPool::work(size_t self) {
     uint64_t seen = 0;
     for (;;) {
         seen = wait_for_round(seen);
         if (stopping_) return;
-        take_tasks();
-        if (running_.fetch_sub(1, std::memory_order_acq_rel) == 1) {
+        inside_.fetch_add(1);
+        if (open_.load()) take_tasks(self);
+        if (inside_.fetch_sub(1) == 1) {
             std::lock_guard<std::mutex> lock(sleep_);
             finished_.notify_one();
         }

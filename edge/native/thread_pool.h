@@ -1,9 +1,12 @@
-// A fork/join pool for the kernels: one caller hands out numbered tasks, every thread takes the next free one.
+// A fork/join pool for the kernels: one caller hands out numbered tasks. Each thread takes those of its own share from
+// first to last, then what is left of the others': neighbours in number are neighbours in memory, where one thread's
+// reads ahead are its own next task's.
 #pragma once
 #include <atomic>
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <type_traits>
@@ -34,22 +37,33 @@ public:
 private:
     using Call = void (*)(void*, size_t);
 
+    // Of the tasks of one round; on a cache line of its own.
+    struct alignas(64) Share {
+        std::atomic<size_t> next;
+        size_t end;
+    };
+
     void run_tasks(size_t num_tasks, Call call, void* task);
     void start();
     void stop();
-    void work();
-    void take_tasks();
+    void work(size_t self);
+    void take_tasks(size_t self);
     uint64_t wait_for_round(uint64_t seen);
+    void wait_for_workers();
 
     std::vector<std::thread> workers_;
     std::atomic<size_t> num_threads_;
     std::mutex caller_;  // one fork/join at a time
 
+    // Of the round, and unchanged while a worker is inside and the round open.
     Call call_ = nullptr;
     void* task_ = nullptr;
-    size_t num_tasks_ = 0;
-    std::atomic<size_t> next_{0};
-    std::atomic<size_t> running_{0};  // workers that have not finished this round
+    std::unique_ptr<Share[]> shares_;  // one for each thread, the caller's first
+
+    // A worker enters, then looks whether the round is open; the caller closes it, then looks whether any is inside. So
+    // nobody waits for a worker that was asleep all the time.
+    std::atomic<bool> open_{false};
+    std::atomic<size_t> inside_{0};
 
     std::mutex sleep_;
     std::condition_variable wake_;

@@ -68,6 +68,18 @@ constexpr size_t kPlanesOfBytes = 2;
 
 static inline Codes load_part(const uint8_t* p) { return load_as<Codes>(p); }
 
+// The same for codes that two quads share. Without the constraint GCC loads them for each, and where two tiles are
+// multiplied at once it spills their sums: twice the time.
+static inline Words load_once(const uint8_t* p) {
+    Words words = load_as<Words>(p);
+#if defined(__x86_64__)
+    asm("" : "+v"(words));
+#else
+    asm("" : "+w"(words));
+#endif
+    return words;
+}
+
 template <size_t bits>
 static inline Codes low_bits(Words codes) {
     return (Codes)codes & (uint8_t)((1 << bits) - 1);
@@ -91,7 +103,7 @@ template <>
 struct Stored<Format::kQ4> {
     static constexpr size_t kPlanes = 1;
     static Codes quad(const uint8_t* codes, size_t, size_t i) {
-        return low_bits<4>((Words)load_part(codes + i / 2 * kQuadBytes) >> i % 2 * 4);
+        return low_bits<4>(load_once(codes + i / 2 * kQuadBytes) >> i % 2 * 4);
     }
 };
 

@@ -32,9 +32,10 @@ struct BlockDigits {
     }
 };
 
-template <typename Source, size_t kTiles, size_t kTokens>
-inline void add_block(const uint8_t* const (&codes)[kTiles], const Side (&sides)[kTiles],
-                      const BlockDigits& x, Floats (&acc)[kTiles][kTokens]) {
+// acc[t][r]: the sums of token t of x and the rows of codes[r].
+template <typename Source, size_t kTokens, size_t kTiles>
+inline void add_block(const uint8_t* const (&codes)[kTiles], const Side (&sides)[kTiles], const BlockDigits& x,
+                      Floats (*acc)[kTiles]) {
     Ints dots[kTiles][kTokens];
     dot_block<Source>(codes, x.digits, dots);
 #pragma GCC unroll 8
@@ -42,51 +43,79 @@ inline void add_block(const uint8_t* const (&codes)[kTiles], const Side (&sides)
         const Floats scale = splat(x.scales[t]), sum = splat(x.sums[t]);
 #pragma GCC unroll 4
         for (size_t r = 0; r < kTiles; ++r) {
-            acc[r][t] = fma(__builtin_convertvector(dots[r][t], Floats), sides[r].scale * scale, acc[r][t]);
-            acc[r][t] = fma(sides[r].bias, sum, acc[r][t]);
+            acc[t][r] = fma(__builtin_convertvector(dots[r][t], Floats), sides[r].scale * scale, acc[t][r]);
+            acc[t][r] = fma(sides[r].bias, sum, acc[t][r]);
         }
     }
 }
 
 // ---- Few tokens: codes are decoded in registers, straight from where they are stored. ----
 
-// Above this many, decoding them again costs more than keeping them decoded; and their sums fill the registers.
-constexpr size_t kDirectTokens = kLanes == 16 ? 8 : 4;
-constexpr size_t kAhead = 4096;  // bytes by which the stream of records is prefetched
+// How many tiles and tokens at once: two tiles of 4 bits share the digits that are broadcast, and the sums of four
+// tokens fill half of the registers; of the other formats GCC spills them. And up to how many tokens: above, decoding
+// again costs more than keeping what was decoded.
+template <Format format>
+struct Direct {
+    static constexpr bool kIsWide = kLanes == 16 && format == Format::kQ4;
+    static constexpr size_t kTiles = kIsWide ? 2 : 1;
+    static constexpr size_t kStep = kLanes == 16 && !kIsWide ? 8 : 4;
+    static constexpr size_t kTokens = kIsWide ? 32 : kStep;
+};
 
-template <Format format, size_t kTokens>
-void direct_tile(const MatrixView& w, const Digits& x, size_t token, float* y, size_t y_stride, size_t row) {
+template <Format format, size_t kTiles, size_t kTokens>
+void direct_tiles(const MatrixView& w, const Digits& x, size_t token, float* y, size_t y_stride, size_t row) {
     constexpr size_t kBytes = block_bytes(format);
-    Floats acc[kParts][1][kTokens] = {};
-    const uint8_t* record = w.data + row / kTileRows * w.tile_bytes();
+    Floats acc[kParts][kTokens][kTiles] = {};
+    const size_t stride = w.tile_bytes();
+    const uint8_t* record = w.data + row / kTileRows * stride;
+    // The rows that follow these are asked for at the pace at which these are used: memory answers a far and straight
+    // stream best (edge/EXPERIMENTS.md).
+    const uint8_t* next = record + kTiles * stride;
     for (size_t block = 0; block < w.num_blocks(); record += w.record_bytes) {
         const uint8_t* const end = record + w.record_bytes;
         for (const uint8_t* codes = record + kSidesBytes; codes < end; codes += kBytes, ++block) {
-            for (size_t i = 0; i < kBytes + kSidesBytes; i += 64) __builtin_prefetch(codes + kAhead + i);
+            for (size_t i = 0; i < kTiles * (kBytes + kSidesBytes); i += 64) __builtin_prefetch(next + i);
+            next += kTiles * (kBytes + kSidesBytes);
             for (size_t part = 0; part < kParts; ++part) {
                 const BlockDigits digits(x, token, block);
-                const uint8_t* const at[1] = {codes + part * kPartBytes};
-                const Side side[1] = {load_side(record, part)};
-                add_block<Stored<format>>(at, side, digits, acc[part]);
+                const uint8_t* at[kTiles];
+                Side sides[kTiles];
+#pragma GCC unroll 4
+                for (size_t r = 0; r < kTiles; ++r) {
+                    at[r] = codes + r * stride + part * kPartBytes;
+                    sides[r] = load_side(record + r * stride, part);
+                }
+                add_block<Stored<format>, kTokens>(at, sides, digits, acc[part]);
             }
         }
     }
-    for (size_t part = 0; part < kParts; ++part) {
-        const size_t first = row + part * kLanes;
-        if (first >= w.rows) return;
-        for (size_t t = 0; t < kTokens; ++t) {
-            float* out = y + (token + t) * y_stride + first;
-            w.rows - first < kLanes ? store_first(out, acc[part][0][t], w.rows - first) : store(out, acc[part][0][t]);
+    for (size_t r = 0; r < kTiles; ++r)
+        for (size_t part = 0; part < kParts; ++part) {
+            const size_t first = row + r * kTileRows + part * kLanes;
+            if (first >= w.rows) return;
+            for (size_t t = 0; t < kTokens; ++t) {
+                float* out = y + (token + t) * y_stride + first;
+                const Floats sums = acc[part][t][r];
+                w.rows - first < kLanes ? store_first(out, sums, w.rows - first) : store(out, sums);
+            }
         }
-    }
 }
 
 // Tokens from `token` on, kTokens at once; then the last ones together.
-template <Format format, size_t kTokens>
+template <Format format, size_t kTiles, size_t kTokens>
 void direct_tokens(const MatrixView& w, const Digits& x, size_t token, float* y, size_t y_stride, size_t row) {
     for (; token + kTokens <= x.num_tokens; token += kTokens)
-        direct_tile<format, kTokens>(w, x, token, y, y_stride, row);
-    if constexpr (kTokens > 1) direct_tokens<format, kTokens - 1>(w, x, token, y, y_stride, row);
+        direct_tiles<format, kTiles, kTokens>(w, x, token, y, y_stride, row);
+    if constexpr (kTokens > 1) direct_tokens<format, kTiles, kTokens - 1>(w, x, token, y, y_stride, row);
+}
+
+template <Format format>
+void direct_rows(const MatrixView& w, const Digits& x, float* y, size_t y_stride, size_t begin, size_t end) {
+    constexpr size_t kTiles = Direct<format>::kTiles, kRows = kTiles * kTileRows, kStep = Direct<format>::kStep;
+    size_t row = begin;
+    for (; row + (kTiles - 1) * kTileRows < end; row += kRows)
+        direct_tokens<format, kTiles, kStep>(w, x, 0, y, y_stride, row);
+    for (; row < end; row += kTileRows) direct_tokens<format, 1, kStep>(w, x, 0, y, y_stride, row);
 }
 
 // ---- Many tokens: a block of tiles is decoded once into a scratch that stays in the cache. ----
@@ -136,11 +165,11 @@ void decode_panel(const MatrixView& w, size_t row, size_t num_tiles, size_t bloc
 template <typename Source, size_t kTiles, size_t kTokens>
 void panel_tile(Panel& panel, const Digits& x, size_t tile, size_t token, size_t block, size_t num_blocks,
                 size_t lane) {
-    Floats acc[kTiles][kTokens];
-#pragma GCC unroll 4
-    for (size_t r = 0; r < kTiles; ++r)
+    Floats acc[kTokens][kTiles];
 #pragma GCC unroll 8
-        for (size_t t = 0; t < kTokens; ++t) acc[r][t] = load(panel.acc[token + t][tile + r] + lane);
+    for (size_t t = 0; t < kTokens; ++t)
+#pragma GCC unroll 4
+        for (size_t r = 0; r < kTiles; ++r) acc[t][r] = load(panel.acc[token + t][tile + r] + lane);
     for (size_t b = 0; b < num_blocks; ++b) {
         const uint8_t* codes[kTiles];
         Side sides[kTiles];
@@ -149,12 +178,12 @@ void panel_tile(Panel& panel, const Digits& x, size_t tile, size_t token, size_t
             codes[r] = panel.codes[tile + r][b] + 4 * lane;
             sides[r] = {load(panel.scale[tile + r][b] + lane), load(panel.bias[tile + r][b] + lane)};
         }
-        add_block<Source>(codes, sides, BlockDigits(x, token, block + b), acc);
+        add_block<Source, kTokens>(codes, sides, BlockDigits(x, token, block + b), acc);
     }
-#pragma GCC unroll 4
-    for (size_t r = 0; r < kTiles; ++r)
 #pragma GCC unroll 8
-        for (size_t t = 0; t < kTokens; ++t) store(panel.acc[token + t][tile + r] + lane, acc[r][t]);
+    for (size_t t = 0; t < kTokens; ++t)
+#pragma GCC unroll 4
+        for (size_t r = 0; r < kTiles; ++r) store(panel.acc[token + t][tile + r] + lane, acc[t][r]);
 }
 
 template <typename Source, size_t kTokens>
@@ -187,11 +216,7 @@ void panel_rows(const MatrixView& w, const Digits& x, float* y, size_t y_stride,
 
 template <Format format>
 void rows_of(const MatrixView& w, const Digits& x, float* y, size_t y_stride, size_t begin, size_t end) {
-    if (x.num_tokens <= kDirectTokens) {
-        for (size_t row = begin; row < end; row += kTileRows)
-            direct_tokens<format, kDirectTokens>(w, x, 0, y, y_stride, row);
-        return;
-    }
+    if (x.num_tokens <= Direct<format>::kTokens) return direct_rows<format>(w, x, y, y_stride, begin, end);
     for (size_t row = begin; row < end; row += kPanelTiles * kTileRows) {
         const size_t tiles = (end - row + kTileRows - 1) / kTileRows;
         panel_rows<format>(w, x, y, y_stride, row, tiles < kPanelTiles ? tiles : kPanelTiles);

@@ -347,7 +347,7 @@ def test_counters_of_a_request_and_of_the_engine_agree(few_slots: Engine) -> Non
 
 def test_reading_ahead_changes_no_token(pack_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edge.experts.gate.IDLE_SHARE", (0.0, 0.0))
-    monkeypatch.setattr("edge.experts.gate.RECALL", (0.0, 0.0))
+    monkeypatch.setattr("edge.experts.gate.LEAST_PRECISION", 0.0)
     answers, stats = [], []
     for prefetch in (False, True):
         engine = Engine.load(pack_path, dataclasses.replace(OPTIONS, expert_slots=24, prefetch=prefetch))

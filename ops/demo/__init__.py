@@ -1,0 +1,1 @@
+"""The demo model: its data, its training and its examination. `python -m ops.demo --help`."""

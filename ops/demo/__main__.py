@@ -1,0 +1,7 @@
+"""`python -m ops.demo`."""
+
+import sys
+
+from ops.demo.cli import main
+
+sys.exit(main())

@@ -1,0 +1,162 @@
+"""The commands that make the demo model, in the order in which they are used."""
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+
+from ops.demo.recipe import Recipe
+
+EPILOG = """\
+From nothing to a model, which training can be stopped and killed at any time:
+  python -m ops.demo sample --count 5                 # chats as training sees them
+  python -m ops.demo tokenizer RUN                    # seconds
+  python -m ops.demo train RUN --minutes 60           # again and again until it says done; --help for the recipe
+  python -m ops.demo evaluate RUN --per-task 100      # held-out questions, judged by program
+  python -m ops.demo export RUN OUT                   # a checkpoint: flashgate-edge convert OUT PACK
+Needs the extra `demo`: pip install -e '.[demo]'
+"""
+TOKENIZER_CHATS = 40_000
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit status."""
+    args = _parser().parse_args(arguments)
+    try:
+        status: int = args.run(args)
+    except (OSError, ValueError) as error:
+        print(f"ops.demo: error: {error}", file=sys.stderr)
+        return 1
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "python -m ops.demo",
+        description="Data, training and examination of flashgate's demo model.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    sample = commands.add_parser("sample", help="print chats of the training data or of the examination")
+    sample.add_argument("--count", type=int, default=10, help="how many (default: %(default)s)")
+    sample.add_argument("--seed", default="0", help="the same seed gives the same chats (default: %(default)s)")
+    sample.add_argument("--held-out", action="store_true", help="of the examination")
+    sample.set_defaults(run=_sample)
+
+    tokenizer = commands.add_parser("tokenizer", help="train the tokenizer on generated chats")
+    tokenizer.add_argument("folder", metavar="RUN", type=Path, help="folder of a training")
+    tokenizer.set_defaults(run=_tokenizer)
+
+    train = commands.add_parser(
+        "train",
+        help="train, from where the last run was stopped",
+        description="Train. The state in RUN is saved whole every minute; a killed run goes on from there. Numbers of "
+        "the recipe may be changed between runs.",
+    )
+    train.add_argument("folder", metavar="RUN", type=Path, help="folder with the tokenizer, the state and log.jsonl")
+    train.add_argument("--minutes", type=float, default=600, help="stop after so long (default: %(default)s)")
+    train.add_argument("--threads", type=int, default=2, help="cores to use (default: %(default)s)")
+    train.add_argument("--save-every", type=float, default=60, metavar="S", help="seconds (default: %(default)s)")
+    train.add_argument("--examine-every", type=float, default=600, metavar="S", help="seconds (default: %(default)s)")
+    train.add_argument("--examine-items", type=int, default=24, help="questions per task (default: %(default)s)")
+    for field in dataclasses.fields(Recipe):
+        name = "--" + field.name.replace("_", "-")
+        train.add_argument(name, type=type(field.default), default=field.default, help="default: %(default)s")
+    train.set_defaults(run=_train)
+
+    evaluate = commands.add_parser("evaluate", help="answer held-out questions and judge them")
+    evaluate.add_argument("folder", metavar="FOLDER", type=Path, help="a training's folder or an exported model")
+    evaluate.add_argument("--per-task", type=int, default=50, help="questions (default: %(default)s)")
+    evaluate.add_argument("--failures", type=int, default=3, help="wrong answers shown per task (default: %(default)s)")
+    evaluate.add_argument("--threads", type=int, default=2, help="cores to use (default: %(default)s)")
+    evaluate.set_defaults(run=_evaluate)
+
+    export = commands.add_parser("export", help="write the model as a Hugging Face checkpoint")
+    export.add_argument("folder", metavar="RUN", type=Path, help="folder of a training")
+    export.add_argument("out", metavar="OUT", type=Path, help="directory to write")
+    export.set_defaults(run=_export)
+    return parser
+
+
+def _sample(args: argparse.Namespace) -> int:
+    from ops.demo.tasks import mixture
+    from ops.demo.tasks.draw import Side
+
+    for chat in islice(mixture(args.seed, Side.HELD_OUT if args.held_out else Side.TRAIN), args.count):
+        print(f"-- {chat.task}")
+        for turn in chat.turns:
+            print(f"user: {turn.question}\nassistant: {turn.answer}")
+    return 0
+
+
+def _tokenizer(args: argparse.Namespace) -> int:
+    from ops.demo.tasks import mixture
+    from ops.demo.tokenizer import train_tokenizer
+
+    chats = islice(mixture("tokenizer"), TOKENIZER_CHATS)
+    train_tokenizer(
+        (text for chat in chats for turn in chat.turns for text in (turn.question, turn.answer)), args.folder
+    )
+    return 0
+
+
+def _train(args: argparse.Namespace) -> int:
+    import torch
+
+    from ops.demo.examination import examine, items, table, transformers_answerer
+    from ops.demo.memory import keep_memory
+    from ops.demo.training import Training
+
+    keep_memory()
+    torch.set_num_threads(args.threads)
+    recipe = Recipe(**{field.name: getattr(args, field.name) for field in dataclasses.fields(Recipe)})
+    training = Training(args.folder, recipe)
+
+    def exam(training: Training) -> None:
+        answer = transformers_answerer(training.model.causal, training.tokenizer)
+        results = examine(answer, items(args.examine_items))
+        text = f"after {training.tokens_seen} tokens\n{table(results, 2)}\n"
+        with (args.folder / "examinations.txt").open("a", encoding="utf-8") as file:
+            file.write(text)
+
+    training.run(
+        seconds=60 * args.minutes,
+        save_every_s=args.save_every,
+        examine_every_s=args.examine_every,
+        examine=exam,
+        say=lambda line: print(line, flush=True),
+    )
+    print("done" if training.is_done else f"stopped after {training.tokens_seen} of {recipe.tokens} tokens")
+    return 0
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    import torch
+    from transformers import Qwen3_5MoeForCausalLM
+
+    from ops.demo.examination import examine, items, table, transformers_answerer
+    from ops.demo.recipe import Recipe
+    from ops.demo.text import load_tokenizer
+    from ops.demo.training import Training
+
+    torch.set_num_threads(args.threads)
+    if (args.folder / "config.json").exists():
+        model = Qwen3_5MoeForCausalLM.from_pretrained(args.folder, dtype=torch.float32)
+    else:
+        model = Training(args.folder, Recipe()).model.causal
+    answer = transformers_answerer(model, load_tokenizer(args.folder))
+    print(table(examine(answer, items(args.per_task)), args.failures))
+    return 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    from ops.demo.export import export_checkpoint
+    from ops.demo.training import Training
+
+    size = export_checkpoint(Training(args.folder, Recipe()).model, args.folder, args.out)
+    print(f"wrote {args.out}: {size} bytes of weights")
+    return 0
