@@ -26,6 +26,9 @@ from edge.layers.moe import ExpertSource, GuessTaker, Meanwhile, SparseMoe
 from edge.layers.weights import Tensor, Weights
 from edge.profiling import ATTENTION, DELTANET, HEAD, MLP, UNTIMED, Watch
 
+# Of a long prompt so many rows, evenly spread, name nearly all experts that all rows need; more would take more memory.
+GUESS_ROWS = 256
+
 BeforeLayer = Callable[[], Collection[int]]
 
 
@@ -83,10 +86,12 @@ class DecoderLayer:
 
     def _guess(self, x: NDArray[np.float32]) -> Meanwhile:
         """Take the residual stream before this layer's routed experts for what the next layer's router will see."""
+        some = slice(None, None, -(-len(x) // GUESS_ROWS))
 
         def guess(shared: NDArray[np.float32]) -> None:
             if self._next and self._next._moe and self._taker:
-                self._next._moe.guess(self._next._normalise(x + shared, self._next._post_norm), self._taker)
+                stream = x[some] + shared[some]
+                self._next._moe.guess(self._next._normalise(stream, self._next._post_norm), self._taker)
 
         return guess
 

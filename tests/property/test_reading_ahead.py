@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge import model
 from edge.checkpoint.random_model import SMALL
 from edge.engine import Engine
 from edge.engine_options import EngineOptions
@@ -41,11 +42,14 @@ def answer(pack_path: Path, options: EngineOptions, prompt_tokens: int) -> tuple
 
 
 @settings(max_examples=20, deadline=None)
-@given(slots=st.integers(1, 40), chunk=st.integers(1, 60), prompt_tokens=st.integers(1, 60))
-def test_every_token_is_the_one_drawn_without(pack_path: Path, slots: int, chunk: int, prompt_tokens: int) -> None:
+@given(slots=st.integers(1, 40), chunk=st.integers(1, 60), prompt_tokens=st.integers(1, 60), rows=st.integers(1, 64))
+def test_every_token_is_the_one_drawn_without(
+    pack_path: Path, slots: int, chunk: int, prompt_tokens: int, rows: int
+) -> None:
     plain, none = answer(pack_path, EngineOptions(2_000_000_000, CONTEXT, prefetch=False), prompt_tokens)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(open_store, "Gates", lambda: Gates(OpenGate(), OpenGate()))
+        patch.setattr(model, "GUESS_ROWS", rows)  # of a prompt's, on which the guess is made
         options = EngineOptions(2_000_000_000, CONTEXT, expert_slots=slots, chunk_tokens=chunk)
         ahead, _ = answer(pack_path, options, prompt_tokens)
     assert ahead == plain

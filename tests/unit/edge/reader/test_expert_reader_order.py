@@ -118,7 +118,6 @@ def test_an_abandoned_read_that_has_not_begun_ends_at_once(reader: ExpertReader,
 def test_of_an_abandoned_read_only_what_has_begun_is_read(
     reader: ExpertReader, out: NDArray[np.uint8], *, is_prefetch: bool
 ) -> None:
-    """A demand of one part shows that the disk turned to something else."""
     ticket = start(reader, 1, out, is_prefetch=is_prefetch)
     go(reader)
     while reader.counters().bytes_read < PART:

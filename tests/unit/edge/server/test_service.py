@@ -19,6 +19,7 @@ from tokenizers import decoders, models, pre_tokenizers
 from edge.chat_template import ChatTemplate
 from edge.errors import CancelledError, EdgeError, StorageError, UnavailableError
 from edge.prompt import PromptEncoder
+from edge.server import wire
 from edge.server.admission import Admission
 from edge.server.exchange import Exchange, ServedModel
 from edge.server.limits import MAX_MESSAGES, max_prompt_bytes, max_request_bytes
@@ -352,11 +353,17 @@ async def test_a_slow_reader_does_not_hold_the_engine(served: Served, until: Unt
     assert "".join(response.tokens.text for response in await drain(slow)) == "abc" * 2000
 
 
-async def test_an_unforeseen_error_is_internal_and_quotes_nothing(served: Served, until: Until) -> None:
+async def test_an_unforeseen_error_is_internal_and_quotes_nothing(
+    served: Served, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object) -> None:
+        raise ValueError("canary")
+
+    monkeypatch.setattr(wire, "tokens", fail)
     with structlog.testing.capture_logs() as logs:
         call = served.generate(text_request("canary"))
         await until(lambda: served.engine.calls)
-        served.engine.last.token("canary")  # type: ignore[arg-type] # what no engine does
+        served.engine.last.token(5)
         code, reason, text = await refused(call)
     assert (code, reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
     assert "request_broke" in [log["event"] for log in logs]
