@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from edge.batch import Segment
 from edge.budget import logits_block_tokens, peak_resident_bytes, resident_bytes
+from edge.dense_disk import DenseWeights
 from edge.engine_options import EngineOptions
 from edge.engine_parts import EngineParts, Progress, open_parts, unheard
 from edge.engine_stats import EngineStats
@@ -173,6 +174,11 @@ class Engine:
                     yield self._model.logits(hidden[start : start + block])
         finally:
             self._states.give_back(state)
+
+    @property
+    def dense(self) -> DenseWeights:
+        """All weights but the routed experts', for measurements."""
+        return self._dense
 
     @property
     def experts(self) -> ExpertStore | NoExperts:

@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from edge.bench.footprint import Footprint
@@ -13,13 +14,27 @@ from edge.profiling import HEAD
 Figures = dict[str, Any]
 
 
-def figures(measured: Measured, weights: Weights, rates: Sequence[Rates], sequences: int) -> Figures:
-    """Everything that follows from one run; `rates` were measured before and after it."""
+def figures(
+    measured: Measured,
+    weights: Weights,
+    rates: Sequence[Rates],
+    sequences: int,
+    ram_rates: Sequence[float] = (),
+) -> Figures:
+    """Everything that follows from one run; `rates` were measured before and after it.
+
+    `ram_rates`, taken while it decoded, stand for theirs of RAM in what is said of decoding: the middle half of them.
+    """
     prefill, decode = measured.prefill, measured.decode
     decode_load, prefill_load = loads(measured, weights)
-    decode_share = share_of_roof(decode_load, decode.seconds, rates)
     prefill_share = share_of_roof(prefill_load, prefill.seconds, rates)
     roof = mean(rates)
+    if ram_rates:
+        low, _, high = quartiles(ram_rates)
+        rates = [replace(each, ram=ram) for each, ram in zip(rates, (low, high), strict=True)]
+        # Of bytes read at changing rates it is the times that add up.
+        roof = replace(roof, ram=statistics.harmonic_mean(ram_rates))
+    decode_share = share_of_roof(decode_load, decode.seconds, rates, roof)
     return {
         "decode_tokens_per_second": decode.tokens_per_second,
         "decode_tokens_per_second_per_sequence": decode.tokens_per_second / sequences,
@@ -41,6 +56,7 @@ def figures(measured: Measured, weights: Weights, rates: Sequence[Rates], sequen
         "prefill_cache_hit_rate": prefill.hit_rate,
         "disk_bytes_per_second": roof.disk,
         "ram_bytes_per_second": roof.ram,
+        "ram_samples": len(ram_rates),
         "roofs": [{"disk_bytes_per_second": r.disk, "ram_bytes_per_second": r.ram} for r in rates],
         "decode_disk_bytes_per_second": _while_reading(decode),
         "prefill_disk_bytes_per_second": _while_reading(prefill),

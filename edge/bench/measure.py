@@ -8,7 +8,7 @@ from edge.bench.workload import WAITING_TOKENS, RandomIds, Workload
 from edge.engine import Engine
 from edge.engine_stats import EngineStats
 from edge.events import Failed, Finished, Started, Token
-from edge.profiling import Stopwatch
+from edge.profiling import OTHER, Stopwatch
 
 WARMUP_ROUND, PROMPT_ROUND, DECODE_ROUND = range(3)
 
@@ -61,9 +61,16 @@ class Measured:
     prefetch_recall: float  # share of the experts needed that had been guessed, warm-up and all
 
 
-def measure(engine: Engine, watch: Stopwatch, workload: Workload, progress: Progress) -> Measured:
+def measure(
+    engine: Engine,
+    watch: Stopwatch,
+    workload: Workload,
+    progress: Progress,
+    between: Callable[[], None] = lambda: None,
+) -> Measured:
     """Warm up, read one prompt, read the others, then decode all of them side by side.
 
+    `between` is called after each pass of decoding; its time is not counted.
     The engine's context must hold `engine_context(workload)` tokens. Raises the EdgeError that ends a request.
     """
     run = _Run(engine, workload, progress)
@@ -81,8 +88,13 @@ def measure(engine: Engine, watch: Stopwatch, workload: Workload, progress: Prog
         run.begin(DECODE_ROUND, workload.sequences)
         run.until_all_have("prompts", 1)
     counters = _Counters(engine, watch)
-    passes = [run.step("decode") for _ in range(workload.tokens)]
-    decode = counters.phase(passes, workload.tokens * workload.sequences)
+    passes, apart = [], 0.0
+    for _ in range(workload.tokens):
+        passes.append(run.step("decode"))
+        began = perf_counter()
+        between()
+        apart += perf_counter() - began
+    decode = counters.phase(passes, workload.tokens * workload.sequences, apart)
     run.end()
     # The first token is drawn in the pass that ends the prompt.
     return Measured(prefill, decode, prefill.seconds, engine.stats().prefetch_recall)
@@ -154,8 +166,10 @@ class _Counters:
         self._before: EngineStats = engine.stats()
         watch.take()
 
-    def phase(self, passes: list[float], tokens: int) -> Phase:
-        after = self._engine.stats()
+    def phase(self, passes: list[float], tokens: int, apart: float = 0.0) -> Phase:
+        """`apart`: seconds since this moment that were spent on something else, outside of all spans."""
+        after, seconds = self._engine.stats(), self._watch.take()
+        seconds[OTHER] -= apart
         return Phase(
             pass_seconds=tuple(passes),
             tokens=tokens,
@@ -166,5 +180,5 @@ class _Counters:
             prefetch_bytes=after.prefetch_bytes - self._before.prefetch_bytes,
             prefetch_wasted_bytes=after.prefetch_wasted_bytes - self._before.prefetch_wasted_bytes,
             disk_seconds=after.disk_seconds - self._before.disk_seconds,
-            seconds_by_kind=self._watch.take(),
+            seconds_by_kind=seconds,
         )

@@ -11,6 +11,8 @@ from edge import kernels
 
 DISK, RAM = "disk", "RAM"
 RAM_SECONDS = 0.5
+SAMPLE_BYTES = 256 * 1024**2  # far more than a CPU's caches hold, read in a few milliseconds
+LINE_BYTES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +58,14 @@ class Share:
     bound: str
 
 
-def share_of_roof(load: Load, seconds: float, measured: Sequence[Rates]) -> Share:
-    """Compare `seconds` with the roof at rates measured before and after: others use the machine too."""
+def share_of_roof(load: Load, seconds: float, measured: Sequence[Rates], typical: Rates | None = None) -> Share:
+    """Compare `seconds` with the roof at `typical` rates (None: the mean of those measured) and at each of `measured`.
+
+    The roof moves, for others use the machine too.
+    """
     if seconds <= 0:
         raise ValueError(f"{seconds} seconds of work are none to compare")
-    rates = mean(measured)
+    rates = typical or mean(measured)
     shares = [load.seconds(each) / seconds for each in measured]
     return Share(load.seconds(rates) / seconds, min(shares), max(shares), load.bound(rates))
 
@@ -68,6 +73,36 @@ def share_of_roof(load: Load, seconds: float, measured: Sequence[Rates]) -> Shar
 def mean(measured: Sequence[Rates]) -> Rates:
     """Of each rate."""
     return Rates(sum(r.disk for r in measured) / len(measured), sum(r.ram for r in measured) / len(measured))
+
+
+class RamMeter:
+    """RAM's rate, sampled again and again: on a machine that others use too it can double or halve within seconds."""
+
+    def __init__(self, arrays: Sequence[NDArray[np.generic]]) -> None:
+        """A sample reads SAMPLE_BYTES of `arrays`, memory that is there anyway; of less memory none is taken."""
+        self.rates: list[float] = []  # bytes per second
+        self._pieces: list[NDArray[np.uint8]] = []
+        left = SAMPLE_BYTES
+        for array in sorted(arrays, key=lambda array: -array.nbytes):
+            flat = array.reshape(-1).view(np.uint8)
+            lines = flat[-flat.ctypes.data % LINE_BYTES :][:left]
+            self._pieces.append(lines[: len(lines) // LINE_BYTES * LINE_BYTES])
+            left -= self._pieces[-1].nbytes
+        if left > SAMPLE_BYTES // 2:
+            self._pieces = []
+
+    def sample(self) -> None:
+        """Take one."""
+        if not self._pieces:
+            return
+        began = time.perf_counter()
+        for piece in self._pieces:
+            kernels.read_ram(piece)
+        self.rates.append(sum(piece.nbytes for piece in self._pieces) / (time.perf_counter() - began))
+
+    def close(self) -> None:
+        """Let go of the memory."""
+        self._pieces = []
 
 
 def ram_rate(memory: NDArray[np.uint8], seconds: float = RAM_SECONDS) -> float:

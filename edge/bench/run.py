@@ -13,6 +13,7 @@ from edge.bench.figures import Figures, figures, memory_figures
 from edge.bench.footprint import footprint
 from edge.bench.measure import engine_context, measure
 from edge.bench.probe import machine_rates
+from edge.bench.roofs import RamMeter
 from edge.bench.traffic import weights
 from edge.bench.workload import Workload
 from edge.checkpoint.pack import Pack
@@ -55,7 +56,9 @@ def bench(
         engine = Engine.load(path, options, loading, watch)
         with closing(engine):
             engine.experts.recorder = writer.record if writer else None
-            measured = measure(engine, watch, workload, show)
+            meter = RamMeter(engine.dense.arrays)
+            measured = measure(engine, watch, workload, show, meter.sample)
+            meter.close()
             held = footprint()
         conditions = _conditions(engine, workload, threads)
         del engine
@@ -65,7 +68,7 @@ def bench(
     sizes = weights(pack.manifest.contents)
     return {
         **conditions,
-        **figures(measured, sizes, (before, after), workload.sequences),
+        **figures(measured, sizes, (before, after), workload.sequences, meter.rates),
         **memory_figures(held, memory_bytes),
     }
 

@@ -78,7 +78,8 @@ def _machine(f: dict[str, Any]) -> Iterator[str]:
     yield _row(
         "the disk gives", f"{before[disk] / GIGA:.2f}, {after[disk] / GIGA:.2f} GB/s (before, after){while_decoding}"
     )
-    yield _row("RAM gives", f"{before[ram] / GIGA:.2f}, {after[ram] / GIGA:.2f} GB/s")
+    samples = f"half of {f['ram_samples']} samples between the passes" if f["ram_samples"] else "before, after"
+    yield _row("RAM gives", f"{before[ram] / GIGA:.2f}, {after[ram] / GIGA:.2f} GB/s ({samples})")
     cache = f["page_cache_bytes"]
     of = f["memory_counted_by"] + ("" if cache is None else f", {format_bytes(cache)} of it page cache")
     peak, budget = format_bytes(f["peak_memory_bytes"]), format_bytes(f["memory_budget_bytes"])

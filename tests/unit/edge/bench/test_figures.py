@@ -76,6 +76,15 @@ def test_rates_and_shares_follow_from_the_counters() -> None:
     assert values["decode_disk_bytes_per_second"] == 300
 
 
+def test_memory_sampled_while_decoding_stands_for_memory_measured_around_it() -> None:
+    values = figures(MEASURED, WEIGHTS, (SLOW, FAST), 2, ram_rates=[500.0, 1000.0, 1000.0, 1000.0])
+    # 4400 bytes: a quarter of them at 500 a second, the others at 1000.
+    assert values["decode_roof_share"] == pytest.approx(0.55)
+    assert values["decode_roof_share_range"] == pytest.approx([0.44, 4400 / 875 / 10])
+    assert values["ram_bytes_per_second"] == 800
+    assert values["prefill_roof_share"] == 0.375
+
+
 def test_a_run_without_reads_or_look_ups_has_figures_too() -> None:
     idle = phase(pass_seconds=(1.0,), tokens=2, lookups=0, hits=0, disk_seconds=0.0)
     values = CONDITIONS | figures(dataclasses.replace(MEASURED, decode=idle), WEIGHTS, (SLOW,), 1)

@@ -1,5 +1,6 @@
 """A short workload on a real engine: what is counted, pass by pass."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,6 +43,21 @@ def engine(pack: Path, watch: Stopwatch) -> Iterator[Engine]:
     engine = Engine.load(pack, options, watch=watch)
     yield engine
     engine.close()
+
+
+def test_what_is_done_between_passes_is_not_counted(engine: Engine, watch: Stopwatch) -> None:
+    waited: list[float] = []
+
+    def wait() -> None:
+        began = time.perf_counter()
+        while time.perf_counter() - began < 0.02:
+            pass
+        waited.append(time.perf_counter() - began)
+
+    began = time.perf_counter()
+    decode = measure(engine, watch, WORKLOAD, lambda _: None, wait).decode
+    assert len(waited) == WORKLOAD.tokens
+    assert sum(decode.seconds_by_kind.values()) <= time.perf_counter() - began - sum(waited)
 
 
 def test_passes_tokens_and_experts_are_counted(engine: Engine, watch: Stopwatch) -> None:

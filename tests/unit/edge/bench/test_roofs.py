@@ -1,8 +1,9 @@
 """The roof: the slower of disk and memory at rates measured before and after."""
 
+import numpy as np
 import pytest
 
-from edge.bench.roofs import DISK, RAM, Load, Rates, mean, ram_rate, share_of_roof
+from edge.bench.roofs import DISK, RAM, SAMPLE_BYTES, Load, RamMeter, Rates, mean, ram_rate, share_of_roof
 from edge.checkpoint.matrix import aligned_zeros
 
 
@@ -28,6 +29,22 @@ def test_the_share_is_of_the_mean_and_its_range_of_each_measurement() -> None:
     share = share_of_roof(Load(1200, 0), 10.0, [Rates(100, 1), Rates(300, 1)])
     assert (share.share, share.least, share.most, share.bound) == (0.6, 0.4, 1.2, DISK)
     assert mean([Rates(100, 1), Rates(300, 3)]) == Rates(200, 2)
+
+
+def test_samples_read_memory_that_is_there() -> None:
+    meter = RamMeter([np.ones(SAMPLE_BYTES // 4 + 5, np.uint8)[5:], np.ones(SAMPLE_BYTES // 4, np.float32)])
+    meter.sample()
+    meter.sample()
+    meter.close()
+    meter.sample()
+    assert len(meter.rates) == 2
+    assert min(meter.rates) > 0
+
+
+def test_what_caches_could_hold_is_no_sample() -> None:
+    meter = RamMeter([np.ones(SAMPLE_BYTES // 3, np.uint8)])
+    meter.sample()
+    assert meter.rates == []
 
 
 def test_ram_is_read_at_least_once_however_little_time_there_is() -> None:
