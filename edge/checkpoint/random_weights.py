@@ -19,7 +19,8 @@ LEVELS = 256  # of a random float: one byte chooses
 class RandomMatrix:
     """Independent weights of mean 0, spread evenly; the same seed gives the same bytes.
 
-    The first `num_silent_rows`, a multiple of 16, are 0. The first 64 columns are all `constant` unless that is None.
+    The first `num_silent_rows`, a multiple of 16, are 0. The first 64 columns, or the first group's if it is larger,
+    are all `constant` unless that is None.
     """
 
     layout: MatrixLayout
@@ -51,8 +52,6 @@ class RandomMatrix:
         tiles[:, :, SCALES_OFFSET:BIASES_OFFSET].view(np.float16)[...] = scale
         tiles[:, :, BIASES_OFFSET:CODES_OFFSET].view(np.float16)[...] = np.float16(-scale * top / 2)
         if self.constant is not None:
-            if layout.group != RUN_COLUMNS:
-                raise ValueError(f"a constant in groups of {layout.group} columns; must be {RUN_COLUMNS}")
             tiles[:, 0, SCALES_OFFSET:BIASES_OFFSET].view(np.float16)[...] = 0
             tiles[:, 0, BIASES_OFFSET:CODES_OFFSET].view(np.float16)[...] = self.constant
         tiles[: num_silent // TILE_ROWS] = 0

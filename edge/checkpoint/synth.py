@@ -37,6 +37,7 @@ class SynthOptions:
     name: str
     config: ModelConfig
     bits: float = 4
+    group: int = RUN_COLUMNS  # columns that share a scale and a bias
     distinct_layers: int | None = None  # None: all
     is_skewed: bool = False
     seed: int = 0
@@ -67,7 +68,7 @@ class Synthesis:
         self._out, self._options, self._force = out, options, force
         self._config = options.config
         self.contents = plan_contents(
-            self._config, options.bits, RUN_COLUMNS, lambda _: SOURCE_FORM, lambda _: SOURCE_FORM
+            self._config, options.bits, options.group, lambda _: SOURCE_FORM, lambda _: SOURCE_FORM
         )
         self._weights = SynthWeights(self._config, options.seed, is_skewed=options.is_skewed)
 
@@ -78,6 +79,7 @@ class Synthesis:
             "synthetic": options.name,
             "config": self._config.to_json(),
             "bits": options.bits,
+            "group": options.group,
             "distinct_layers": options.num_expert_files,
             "is_skewed": options.is_skewed,
             "seed": options.seed,

@@ -43,6 +43,13 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--bits", type=float, choices=BITS, default=4, metavar="BITS", help="as `convert` has them (default: 4)"
     )
     parser.add_argument(
+        "--group",
+        type=int,
+        default=64,
+        metavar="N",
+        help="weights that share a scale, as `convert` has it (default: 64)",
+    )
+    parser.add_argument(
         "--distinct-layers",
         type=int,
         metavar="D",
@@ -71,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
         name=f"{args.geometry}-synthetic",
         config=geometry(args.geometry, num_layers=args.layers, num_experts=args.experts, vocab_size=args.vocab),
         bits=args.bits,
+        group=args.group,
         distinct_layers=args.distinct_layers,
         is_skewed=args.routing == "skewed",
         seed=args.seed,

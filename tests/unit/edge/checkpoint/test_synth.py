@@ -89,9 +89,10 @@ def test_the_geometries_have_the_parameters_that_their_names_say(name: str, bill
     assert parameters.active / 1e9 == pytest.approx(active, rel=0.02)
 
 
-@pytest.mark.parametrize("bits", BITS)
-def test_a_synthetic_pack_is_sound_and_runs_at_any_bits(tmp_path: Path, bits: float) -> None:
-    pack = make(tmp_path / "out", bits=bits)
+@pytest.mark.parametrize(("bits", "group"), [*((bits, 64) for bits in BITS), (3.4, 128)])
+def test_a_synthetic_pack_is_sound_and_runs_at_any_bits(tmp_path: Path, bits: float, group: int) -> None:
+    pack = make(tmp_path / "out", bits=bits, group=group)
+    assert pack.manifest.contents.group == (0 if bits == 16 else group)
     assert not list(Verification(pack.path).run(lambda _: None))
     assert (pack.config, pack.manifest.contents.bits, pack.tokenizer_dir) == (TINY, bits, None)
     with running(pack, 64) as engine:
@@ -205,6 +206,7 @@ def test_a_pack_is_replaced_only_when_asked(tmp_path: Path) -> None:
     ("options", "named"),
     [
         ({"bits": 5}, "5 bits; possible: 16, 8, 4, 3.4, 3, 2"),
+        ({"group": 96}, "group 96; must be a positive multiple of 64"),
         ({"distinct_layers": 0}, "0 distinct layers; possible: 1 to 5"),
         ({"distinct_layers": 6}, "6 distinct layers; possible: 1 to 5"),
         ({"seed": -1}, "seed -1; must not be negative"),
@@ -268,6 +270,7 @@ def test_uniform_routing_prefers_no_expert(tmp_path: Path, monkeypatch: pytest.M
 def test_the_command_makes_a_pack_that_verifies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     command = ["synth", str(out), "--geometry", "qwen3.5-35b-a3b", "--layers", "1", "--vocab", "64", "--bits", "2"]
+    command += ["--group", "128"]
     assert main([*command, "--experts", "8", "--routing", "skewed"]) == 0
     captured = capsys.readouterr()
     assert captured.out.startswith(f"wrote {out}: ")
