@@ -2,7 +2,9 @@
 
 import os
 import signal
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import settings
 
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
@@ -14,3 +16,13 @@ settings.load_profile("flashgate")
 # A shell that starts the suite in the background makes it ignore SIGINT, and every process that a test starts and
 # interrupts would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+PROCESS_BYTES = 60_000_000  # of an edge process before it has loaded a model
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _small_process() -> Iterator[None]:
+    """Engines plan as in a process of their own: this one holds whatever torch and other tests left in it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("edge.engine_parts.resident_bytes", lambda: PROCESS_BYTES)
+        yield

@@ -138,13 +138,6 @@ def test_memory_for_prefixes_beyond_the_budget_is_refused(pack_path: Path) -> No
         Engine.load(pack_path, dataclasses.replace(OPTIONS, prefix_memory_bytes=3 * 10**9))
 
 
-@pytest.fixture
-def small_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tests' own process may hold more than the budget that is planned here."""
-    monkeypatch.setattr("edge.engine_parts.resident_bytes", lambda: 60_000_000)
-
-
-@pytest.mark.usefixtures("small_process")
 def test_the_planner_gives_a_twentieth_where_that_holds_a_full_context(open_asker: Open) -> None:
     assert open_asker(prefix_memory_bytes=None).engine.plan.prefix_bytes == 100_000_000
     full = snapshot_bytes(SMALL, 32768)
@@ -153,7 +146,6 @@ def test_the_planner_gives_a_twentieth_where_that_holds_a_full_context(open_aske
     assert small.engine.plan.prefix_bytes == 0
 
 
-@pytest.mark.usefixtures("small_process")
 def test_a_disk_gets_memory_for_a_full_context_to_pass_through(open_asker: Open, tmp_path: Path) -> None:
     asker = open_asker(
         prefix_memory_bytes=None,
