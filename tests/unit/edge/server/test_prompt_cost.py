@@ -33,12 +33,13 @@ def test_a_look_from_another_thread_never_meets_half_an_update() -> None:
         assert cost.tokens_per_second >= 0
         return look
 
+    measuring = sys.gettrace()  # of branch coverage, which would end here for all later tests
     sys.settrace(look)  # between any two lines of `add`
     try:
         cost.add(100, 2.0)
         cost.add(10, 1.0)
     finally:
-        sys.settrace(None)
+        sys.settrace(measuring)
     assert cost.tokens_per_second > 0
 
 
