@@ -8,6 +8,8 @@ from typing import Literal
 from edge.errors import RequestError
 from edge.experts.tuning import ReadSetting
 
+MAX_THREADS = 1024  # that the kernels share their work among
+
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
@@ -29,6 +31,8 @@ class EngineOptions:
     def __post_init__(self) -> None:
         for name in ("memory_bytes", "context_tokens", "threads", "chunk_tokens", "max_sequences", "expert_slots"):
             _check_least(name, getattr(self, name), 1)
+        if self.threads > MAX_THREADS:
+            raise RequestError(f"threads is {self.threads}: it must be at most {MAX_THREADS}")
         for name in ("prefix_memory_bytes", "prefix_disk_bytes"):
             _check_least(name, getattr(self, name), 0)
         if (self.prefix_dir is None) != (self.prefix_disk_bytes == 0):

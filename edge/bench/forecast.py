@@ -17,6 +17,7 @@ from edge.checkpoint.routing_skew import frequencies
 from edge.config import ModelConfig
 from edge.engine_options import EngineOptions
 from edge.engine_parts import planned
+from edge.errors import TraceError
 from edge.experts.disk_probe import disk_roof
 from edge.experts.simulate import POLICIES, simulate
 from edge.experts.trace import Trace
@@ -101,8 +102,10 @@ def expected_routing(config: ModelConfig, num_slots: int, sequences: int, assump
 
 
 def traced_routing(trace: Trace, num_slots: int) -> Routing:
-    """Of the passes of a trace that only decoded, with the expert store's own policy."""
+    """Of the passes of a trace that only decoded, with the expert store's own policy. Raises TraceError."""
     decodes = [access for access in trace if not access.is_scan]
+    if not any(access.experts for access in decodes):
+        raise TraceError("the trace has no pass that only decodes: record it with `bench --trace`, and let that end")
     uses = sum(len(access.experts) for access in decodes) / max(1, len({access.step for access in decodes}))
     outcome = simulate(trace, POLICIES[POLICY](uses, ()), num_slots)
     return Routing(outcome.decode_lookups / max(1, len(decodes)), outcome.decode_hit_rate)

@@ -69,8 +69,13 @@ class Trace:
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 columns = {name: np.asarray(stored[name]) for name in _COLUMNS}
-        except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        except OSError as error:
             raise TraceError(f"{path}: not a trace of expert accesses: {error}") from error
+        # What numpy says of a file that is none of its own is no help: it proposes to load it unsafely.
+        except (AttributeError, KeyError, MemoryError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise TraceError(
+                f"{path}: not a trace of expert accesses, or cut off; `bench --trace` makes one"
+            ) from error
         trace = cls(columns)
         trace._check(path)
         return trace

@@ -114,6 +114,11 @@ def test_options_out_of_range_are_refused_by_name(name: str, value: int) -> None
         dataclasses.replace(OPTIONS, **wrong)
 
 
+def test_more_threads_than_the_kernels_take_are_refused() -> None:
+    with pytest.raises(RequestError, match="threads is 5000: it must be at most 1024"):
+        dataclasses.replace(OPTIONS, threads=5000)
+
+
 @pytest.mark.parametrize(("chunk", "prompt_tokens"), [(0, None), (None, -1), (None, len(PROMPT) + 1)])
 def test_logits_refuses_impossible_cuts(engine: Engine, chunk: int | None, prompt_tokens: int | None) -> None:
     with pytest.raises(RequestError, match="it must be"):

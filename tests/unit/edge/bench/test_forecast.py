@@ -86,6 +86,13 @@ def test_a_trace_is_replayed_with_the_slots_that_there_are(trace: Path) -> None:
     assert routing.hit_rate == pytest.approx(3 * 2 / 16)  # the first layer's, from the second pass on
 
 
+def test_a_trace_of_prompts_alone_predicts_no_decoding(tmp_path: Path) -> None:
+    with TraceWriter(tmp_path / "prompts.trace") as writer:
+        writer.record(0, [1, 2], True)
+    with pytest.raises(TraceError, match="no pass that only decodes"):
+        traced_routing(Trace.read(tmp_path / "prompts.trace"), num_slots=6)
+
+
 def test_computation_at_a_rate_is_the_weights_by_the_rate() -> None:
     costs = costs_at(WEIGHTS, 50.0)
     assert costs.compute_seconds(lookups=5) == pytest.approx((1000 + 5 * 10) / 50)

@@ -41,7 +41,16 @@ def test_a_place_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> No
         TraceWriter(tmp_path / "absent" / "a.trace")
 
 
-@pytest.mark.parametrize("content", [b"", b"no trace", b"PK\x03\x04 cut off"])
+def array_file(header: bytes) -> bytes:
+    """A plain .npy file, as numpy writes one."""
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+
+
+HUGE = array_file(b"{'descr': '<i4', 'fortran_order': False, 'shape': (100000000000000,), }\n")
+PLAIN = array_file(b"{'descr': '<i4', 'fortran_order': False, 'shape': (1,), }\n") + bytes(4)
+
+
+@pytest.mark.parametrize("content", [b"", b"no trace", b"PK\x03\x04 cut off", HUGE, PLAIN])
 def test_what_is_no_trace_is_refused(path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(TraceError, match=r"a\.trace: not a trace"):
