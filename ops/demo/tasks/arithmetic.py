@@ -161,8 +161,9 @@ def _quotient_steps(problem: Problem) -> str:
 
 def make(draw: Draw) -> Dialogue:
     """One to three turns."""
-    turns = [_story(draw) if draw.chance(0.2) else _plain(draw)]
-    result = int(turns[0].check.number)  # type: ignore[attr-defined]
+    ask_first = _story if draw.chance(0.2) else _plain
+    first = _fresh(draw)
+    turns, result = [_turn(first, ask_first(draw, first))], first.result
     while len(turns) < 3 and draw.chance(0.35) and 0 <= result <= 999:
         problem = _problem(draw, draw.one("+-×" if result < 100 else "+-"), first=result)
         if problem is None:
@@ -172,15 +173,13 @@ def make(draw: Draw) -> Dialogue:
     return Dialogue(NAME, tuple(turns))
 
 
-def _plain(draw: Draw) -> Turn:
-    problem = _fresh(draw)
-    return _turn(problem, ask(draw, QUESTIONS[problem.sign], a=problem.a, b=problem.b))
+def _plain(draw: Draw, problem: Problem) -> str:
+    return ask(draw, QUESTIONS[problem.sign], a=problem.a, b=problem.b)
 
 
-def _story(draw: Draw) -> Turn:
-    problem = _fresh(draw)
+def _story(draw: Draw, problem: Problem) -> str:
     name, things = first_name(draw), draw.one(THINGS) + "s"
-    return _turn(problem, ask(draw, STORIES[problem.sign], a=problem.a, b=problem.b, name=name, things=things))
+    return ask(draw, STORIES[problem.sign], a=problem.a, b=problem.b, name=name, things=things)
 
 
 def _turn(problem: Problem, question: str) -> Turn:
