@@ -154,6 +154,8 @@ class Node:
         server = grpc.aio.server(
             options=(
                 ("grpc.max_receive_message_length", max_request_bytes(self._options.context_tokens)),
+                # A window that grows with the bandwidth would hold megabytes of what is to be refused.
+                ("grpc.http2.bdp_probe", 0),
                 # Two servers on one port would share its requests by chance.
                 ("grpc.so_reuseport", 0),
             ),

@@ -35,13 +35,10 @@ class Received:
         """A request deserializer that does not raise: what gRPC makes of that has no reason and quotes the parser."""
         try:
             message = edge_pb2.EdgeServiceGenerateRequest.FromString(payload)
-            _check_counts(message)
         except DecodeError:
             text = "the bytes sent are no EdgeServiceGenerateRequest, or hold text that is not UTF-8"
             return cls(RequestError(text))
-        except RequestError as error:
-            return cls(error)
-        return cls(message)
+        return cls(_too_many(message) or message)
 
     @property
     def request_id(self) -> str:
@@ -98,14 +95,18 @@ def encode(received: Received, encoder: PromptEncoder, defaults: SamplingDefault
     return Encoded(ids, sampling, tuple(request.sampling.stop), request.tenant, prompt_bytes)
 
 
-def _check_counts(request: edge_pb2.EdgeServiceGenerateRequest) -> None:
-    """What is two bytes on the wire and hundreds here is counted before anybody looks at it."""
+def _too_many(request: edge_pb2.EdgeServiceGenerateRequest) -> RequestError | None:
+    """What is two bytes on the wire and hundreds here is counted before anybody looks at it.
+
+    Returned and not raised: the traceback would keep the request until its caller has read the refusal.
+    """
     for name, count, most in (
         ("chat", len(request.chat.messages), MAX_MESSAGES),
         ("stop", len(request.sampling.stop), MAX_STOPS),
     ):
         if count > most:
-            raise RequestError(f"{name} has {count} texts: at most {most} are allowed")
+            return RequestError(f"{name} has {count} texts: at most {most} are allowed")
+    return None
 
 
 def _prompt_bytes(request: edge_pb2.EdgeServiceGenerateRequest) -> int:
