@@ -25,17 +25,17 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x66lashgate/v1/common.proto\x12\x0c\x66lashgate.v1\x1a\x1egoogle/protobuf/duration.proto\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"\xe0\x01\n\x08Sampling\x12\x17\n\nmax_tokens\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x18\n\x0btemperature\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x12\n\x05top_p\x18\x03 \x01(\x02H\x02\x88\x01\x01\x12\x12\n\x05top_k\x18\x04 \x01(\rH\x03\x88\x01\x01\x12\x12\n\x05min_p\x18\x05 \x01(\x02H\x04\x88\x01\x01\x12\x11\n\x04seed\x18\x06 \x01(\x04H\x05\x88\x01\x01\x12\x0c\n\x04stop\x18\x07 \x03(\tB\r\n\x0b_max_tokensB\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x08\n\x06_top_kB\x08\n\x06_min_pB\x07\n\x05_seed\"9\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\r\"\x86\x01\n\x07Timings\x12(\n\x05queue\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x04ttft\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05total\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02*j\n\x05Reach\x12\x15\n\x11REACH_UNSPECIFIED\x10\x00\x12\x10\n\x0cREACH_DEVICE\x10\x01\x12\x0f\n\x0bREACH_FLEET\x10\x02\x12\x16\n\x12REACH_CLOUD_MASKED\x10\x03\x12\x0f\n\x0bREACH_CLOUD\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x66lashgate/v1/common.proto\x12\x0c\x66lashgate.v1\x1a\x1egoogle/protobuf/duration.proto\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"\xe0\x01\n\x08Sampling\x12\x17\n\nmax_tokens\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x18\n\x0btemperature\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x12\n\x05top_p\x18\x03 \x01(\x02H\x02\x88\x01\x01\x12\x12\n\x05top_k\x18\x04 \x01(\rH\x03\x88\x01\x01\x12\x12\n\x05min_p\x18\x05 \x01(\x02H\x04\x88\x01\x01\x12\x11\n\x04seed\x18\x06 \x01(\x04H\x05\x88\x01\x01\x12\x0c\n\x04stop\x18\x07 \x03(\tB\r\n\x0b_max_tokensB\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x08\n\x06_top_kB\x08\n\x06_min_pB\x07\n\x05_seed\"9\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\r\"\x86\x01\n\x07Timings\x12(\n\x05queue\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x04ttft\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05total\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xab\x01\n\nDeviations\x12\x19\n\x11\x65xperts_per_token\x18\x01 \x01(\r\x12\x1d\n\x15own_experts_per_token\x18\x02 \x01(\r\x12\x12\n\nsubstitute\x18\x03 \x01(\x01\x12\x16\n\x0e\x63hosen_experts\x18\x04 \x01(\x04\x12\x1b\n\x13substituted_experts\x18\x05 \x01(\x04\x12\x1a\n\x12router_weight_kept\x18\x06 \x01(\x01*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02*j\n\x05Reach\x12\x15\n\x11REACH_UNSPECIFIED\x10\x00\x12\x10\n\x0cREACH_DEVICE\x10\x01\x12\x0f\n\x0bREACH_FLEET\x10\x02\x12\x16\n\x12REACH_CLOUD_MASKED\x10\x03\x12\x0f\n\x0bREACH_CLOUD\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'flashgate.v1.common_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FINISHREASON']._serialized_start=544
-  _globals['_FINISHREASON']._serialized_end=639
-  _globals['_REACH']._serialized_start=641
-  _globals['_REACH']._serialized_end=747
+  _globals['_FINISHREASON']._serialized_start=718
+  _globals['_FINISHREASON']._serialized_end=813
+  _globals['_REACH']._serialized_start=815
+  _globals['_REACH']._serialized_end=921
   _globals['_CHATMESSAGE']._serialized_start=75
   _globals['_CHATMESSAGE']._serialized_end=119
   _globals['_SAMPLING']._serialized_start=122
@@ -44,4 +44,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_USAGE']._serialized_end=405
   _globals['_TIMINGS']._serialized_start=408
   _globals['_TIMINGS']._serialized_end=542
+  _globals['_DEVIATIONS']._serialized_start=545
+  _globals['_DEVIATIONS']._serialized_end=716
 # @@protoc_insertion_point(module_scope)

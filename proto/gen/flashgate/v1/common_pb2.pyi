@@ -222,3 +222,45 @@ class Timings(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Timings: _TypeAlias = Timings  # noqa: Y015
+
+@_typing.final
+class Deviations(_message.Message):
+    """How an answer may differ from what the model itself would say, because its server was told to trade quality for speed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPERTS_PER_TOKEN_FIELD_NUMBER: _builtins.int
+    OWN_EXPERTS_PER_TOKEN_FIELD_NUMBER: _builtins.int
+    SUBSTITUTE_FIELD_NUMBER: _builtins.int
+    CHOSEN_EXPERTS_FIELD_NUMBER: _builtins.int
+    SUBSTITUTED_EXPERTS_FIELD_NUMBER: _builtins.int
+    ROUTER_WEIGHT_KEPT_FIELD_NUMBER: _builtins.int
+    experts_per_token: _builtins.int
+    """Experts that each token went to in each layer, and as many as the model's makers chose."""
+    own_experts_per_token: _builtins.int
+    substitute: _builtins.float
+    """An expert in RAM stood in for one that was not if the router found it at least so many times as likely; 0: none did.
+    Which ones were in RAM depends on what was asked before.
+    """
+    chosen_experts: _builtins.int
+    """All choices of an expert, over tokens and layers, and those for which another stood in."""
+    substituted_experts: _builtins.int
+    router_weight_kept: _builtins.float
+    """The router's weight of the experts used, as a share of that of the model's own choice; mean over tokens and layers."""
+    def __init__(
+        self,
+        *,
+        experts_per_token: _builtins.int = ...,
+        own_experts_per_token: _builtins.int = ...,
+        substitute: _builtins.float = ...,
+        chosen_experts: _builtins.int = ...,
+        substituted_experts: _builtins.int = ...,
+        router_weight_kept: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chosen_experts", b"chosen_experts", "experts_per_token", b"experts_per_token", "own_experts_per_token", b"own_experts_per_token", "router_weight_kept", b"router_weight_kept", "substitute", b"substitute", "substituted_experts", b"substituted_experts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Deviations: _TypeAlias = Deviations  # noqa: Y015

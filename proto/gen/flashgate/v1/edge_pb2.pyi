@@ -173,17 +173,21 @@ class EdgeStarted(_message.Message):
 
     MODEL_FIELD_NUMBER: _builtins.int
     PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
+    WEIGHT_BITS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     prompt_tokens: _builtins.int
+    weight_bits: _builtins.float
+    """Bits per weight that the model was packed with; 16: as it was released."""
     def __init__(
         self,
         *,
         model: _builtins.str = ...,
         prompt_tokens: _builtins.int = ...,
+        weight_bits: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "prompt_tokens", b"prompt_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "prompt_tokens", b"prompt_tokens", "weight_bits", b"weight_bits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -225,6 +229,7 @@ class EdgeFinished(_message.Message):
     EXPERT_CACHE_LOOKUPS_FIELD_NUMBER: _builtins.int
     EXPERT_READ_BYTES_FIELD_NUMBER: _builtins.int
     REUSED_PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
+    DEVIATIONS_FIELD_NUMBER: _builtins.int
     finish_reason: _common_pb2.FinishReason.ValueType
     expert_cache_hits: _builtins.int
     """Expert look-ups of this request answered from RAM, and all of them."""
@@ -236,6 +241,10 @@ class EdgeFinished(_message.Message):
     def usage(self) -> _common_pb2.Usage: ...
     @_builtins.property
     def timings(self) -> _common_pb2.Timings: ...
+    @_builtins.property
+    def deviations(self) -> _common_pb2.Deviations:
+        """Of this request. Unset where the server may not deviate: the answer is the packed model's own."""
+
     def __init__(
         self,
         *,
@@ -246,10 +255,11 @@ class EdgeFinished(_message.Message):
         expert_cache_lookups: _builtins.int = ...,
         expert_read_bytes: _builtins.int = ...,
         reused_prompt_tokens: _builtins.int = ...,
+        deviations: _common_pb2.Deviations | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["timings", b"timings", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deviations", b"deviations", "timings", b"timings", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expert_cache_hits", b"expert_cache_hits", "expert_cache_lookups", b"expert_cache_lookups", "expert_read_bytes", b"expert_read_bytes", "finish_reason", b"finish_reason", "reused_prompt_tokens", b"reused_prompt_tokens", "timings", b"timings", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deviations", b"deviations", "expert_cache_hits", b"expert_cache_hits", "expert_cache_lookups", b"expert_cache_lookups", "expert_read_bytes", b"expert_read_bytes", "finish_reason", b"finish_reason", "reused_prompt_tokens", b"reused_prompt_tokens", "timings", b"timings", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -301,6 +311,8 @@ class EdgeServiceGetStatusResponse(_message.Message):
     TOTAL_DECODE_TOKENS_PER_SECOND_FIELD_NUMBER: _builtins.int
     BATCH_SIZE_FIELD_NUMBER: _builtins.int
     PROMPT_REUSE_RATE_FIELD_NUMBER: _builtins.int
+    WEIGHT_BITS_FIELD_NUMBER: _builtins.int
+    DEVIATIONS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     engine_state: Global___EngineState.ValueType
     engine_error: _builtins.str
@@ -341,11 +353,17 @@ class EdgeServiceGetStatusResponse(_message.Message):
     """Mean number of sequences that decoded side by side lately."""
     prompt_reuse_rate: _builtins.float
     """Recent share of prompts' tokens that were known from earlier prompts."""
+    weight_bits: _builtins.float
+    """Bits per weight that the model was packed with; 16: as it was released."""
     @_builtins.property
     def uptime(self) -> _duration_pb2.Duration: ...
     @_builtins.property
     def prompt_base(self) -> _duration_pb2.Duration:
         """What a prompt takes however short it is; see `prefill_tokens_per_second`."""
+
+    @_builtins.property
+    def deviations(self) -> _common_pb2.Deviations:
+        """Since the server started. Unset where it may not deviate: answers are the packed model's own."""
 
     def __init__(
         self,
@@ -377,10 +395,12 @@ class EdgeServiceGetStatusResponse(_message.Message):
         total_decode_tokens_per_second: _builtins.float = ...,
         batch_size: _builtins.float = ...,
         prompt_reuse_rate: _builtins.float = ...,
+        weight_bits: _builtins.float = ...,
+        deviations: _common_pb2.Deviations | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_battery_fraction", b"_battery_fraction", "_on_battery", b"_on_battery", "_temperature_celsius", b"_temperature_celsius", "battery_fraction", b"battery_fraction", "on_battery", b"on_battery", "prompt_base", b"prompt_base", "temperature_celsius", b"temperature_celsius", "uptime", b"uptime"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_battery_fraction", b"_battery_fraction", "_on_battery", b"_on_battery", "_temperature_celsius", b"_temperature_celsius", "battery_fraction", b"battery_fraction", "deviations", b"deviations", "on_battery", b"on_battery", "prompt_base", b"prompt_base", "temperature_celsius", b"temperature_celsius", "uptime", b"uptime"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_battery_fraction", b"_battery_fraction", "_on_battery", b"_on_battery", "_temperature_celsius", b"_temperature_celsius", "batch_size", b"batch_size", "battery_fraction", b"battery_fraction", "context_tokens", b"context_tokens", "decode_tokens_per_second", b"decode_tokens_per_second", "disk_read_bytes_per_second", b"disk_read_bytes_per_second", "engine_error", b"engine_error", "engine_restarts", b"engine_restarts", "engine_state", b"engine_state", "expert_cache_hit_rate", b"expert_cache_hit_rate", "memory_budget_bytes", b"memory_budget_bytes", "memory_bytes", b"memory_bytes", "model", b"model", "on_battery", b"on_battery", "pending_completion_tokens", b"pending_completion_tokens", "pending_prompt_tokens", b"pending_prompt_tokens", "prefill_tokens_per_second", b"prefill_tokens_per_second", "prompt_base", b"prompt_base", "prompt_bytes_per_token", b"prompt_bytes_per_token", "prompt_reuse_rate", b"prompt_reuse_rate", "queue_depth", b"queue_depth", "queue_limit", b"queue_limit", "running", b"running", "running_limit", b"running_limit", "steps_until_place", b"steps_until_place", "temperature_celsius", b"temperature_celsius", "total_decode_tokens_per_second", b"total_decode_tokens_per_second", "uptime", b"uptime"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_battery_fraction", b"_battery_fraction", "_on_battery", b"_on_battery", "_temperature_celsius", b"_temperature_celsius", "batch_size", b"batch_size", "battery_fraction", b"battery_fraction", "context_tokens", b"context_tokens", "decode_tokens_per_second", b"decode_tokens_per_second", "deviations", b"deviations", "disk_read_bytes_per_second", b"disk_read_bytes_per_second", "engine_error", b"engine_error", "engine_restarts", b"engine_restarts", "engine_state", b"engine_state", "expert_cache_hit_rate", b"expert_cache_hit_rate", "memory_budget_bytes", b"memory_budget_bytes", "memory_bytes", b"memory_bytes", "model", b"model", "on_battery", b"on_battery", "pending_completion_tokens", b"pending_completion_tokens", "pending_prompt_tokens", b"pending_prompt_tokens", "prefill_tokens_per_second", b"prefill_tokens_per_second", "prompt_base", b"prompt_base", "prompt_bytes_per_token", b"prompt_bytes_per_token", "prompt_reuse_rate", b"prompt_reuse_rate", "queue_depth", b"queue_depth", "queue_limit", b"queue_limit", "running", b"running", "running_limit", b"running_limit", "steps_until_place", b"steps_until_place", "temperature_celsius", b"temperature_celsius", "total_decode_tokens_per_second", b"total_decode_tokens_per_second", "uptime", b"uptime", "weight_bits", b"weight_bits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__battery_fraction: _TypeAlias = _typing.Literal["battery_fraction"]  # noqa: Y015
     _WhichOneofArgType__battery_fraction: _TypeAlias = _typing.Literal["_battery_fraction", b"_battery_fraction"]  # noqa: Y015

@@ -26,17 +26,17 @@ from flashgate.v1 import common_pb2 as flashgate_dot_v1_dot_common__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x66lashgate/v1/gateway.proto\x12\x0c\x66lashgate.v1\x1a\x19\x66lashgate/v1/common.proto\x1a\x1egoogle/protobuf/duration.proto\"\xa8\x01\n\x10LatencyTolerance\x12\'\n\x04ttft\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05total\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\rlatency_class\x18\x03 \x01(\x0e\x32\x1a.flashgate.v1.LatencyClass\x12\x0e\n\x06strict\x18\x04 \x01(\x08\"\xef\x01\n\x0fGenerateRequest\x12+\n\x08messages\x18\x01 \x03(\x0b\x32\x19.flashgate.v1.ChatMessage\x12(\n\x08sampling\x18\x02 \x01(\x0b\x32\x16.flashgate.v1.Sampling\x12\x14\n\x0cprivacy_tags\x18\x03 \x03(\t\x12/\n\x07latency\x18\x04 \x01(\x0b\x32\x1e.flashgate.v1.LatencyTolerance\x12\x16\n\x0emin_capability\x18\x05 \x01(\t\x12&\n\tmax_reach\x18\x06 \x01(\x0e\x32\x13.flashgate.v1.Reach\"\xa1\x01\n\x10GenerateResponse\x12*\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x16.flashgate.v1.DecisionH\x00\x12(\n\x05\x64\x65lta\x18\x02 \x01(\x0b\x32\x17.flashgate.v1.TextDeltaH\x00\x12.\n\ncompletion\x18\x03 \x01(\x0b\x32\x18.flashgate.v1.CompletionH\x00\x42\x07\n\x05\x65vent\"\xdc\x02\n\x08\x44\x65\x63ision\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12 \n\x04lane\x18\x02 \x01(\x0e\x32\x12.flashgate.v1.Lane\x12\x0f\n\x07\x62\x61\x63kend\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x0c\n\x04rule\x18\x05 \x01(\t\x12\x0f\n\x07reasons\x18\x06 \x03(\t\x12\"\n\x05\x66loor\x18\x07 \x01(\x0e\x32\x13.flashgate.v1.Reach\x12\x13\n\x0b\x66loor_steps\x18\x08 \x03(\t\x12\x12\n\ndetections\x18\t \x03(\t\x12\x13\n\x0bpolicy_hash\x18\n \x01(\t\x12\x31\n\x0epredicted_ttft\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x0fpredicted_total\x18\x0c \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tfallbacks\x18\r \x03(\t\"\x19\n\tTextDelta\x12\x0c\n\x04text\x18\x01 \x01(\t\"\x8b\x01\n\nCompletion\x12\x31\n\rfinish_reason\x18\x01 \x01(\x0e\x32\x1a.flashgate.v1.FinishReason\x12\"\n\x05usage\x18\x02 \x01(\x0b\x32\x13.flashgate.v1.Usage\x12&\n\x07timings\x18\x03 \x01(\x0b\x32\x15.flashgate.v1.Timings\"@\n\x0e\x45xplainRequest\x12.\n\x07request\x18\x01 \x01(\x0b\x32\x1d.flashgate.v1.GenerateRequest\"\xa2\x01\n\x0f\x45xplainResponse\x12(\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x16.flashgate.v1.Decision\x12\x0f\n\x07refusal\x18\x02 \x01(\t\x12&\n\x05rules\x18\x03 \x03(\x0b\x32\x17.flashgate.v1.RuleTrace\x12,\n\x08\x62\x61\x63kends\x18\x04 \x03(\x0b\x32\x1a.flashgate.v1.BackendTrace\"N\n\tRuleTrace\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12\x0f\n\x07matched\x18\x02 \x01(\x08\x12\x11\n\tcondition\x18\x03 \x01(\t\x12\x0f\n\x07outcome\x18\x04 \x01(\t\"\x86\x01\n\x0c\x42\x61\x63kendTrace\x12\x0f\n\x07\x62\x61\x63kend\x18\x01 \x01(\t\x12 \n\x04lane\x18\x02 \x01(\x0e\x32\x12.flashgate.v1.Lane\x12\"\n\x05reach\x18\x03 \x01(\x0e\x32\x13.flashgate.v1.Reach\x12\x0f\n\x07\x61llowed\x18\x04 \x01(\x08\x12\x0e\n\x06reason\x18\x05 \x01(\t\"\x13\n\x11ListModelsRequest\"9\n\x12ListModelsResponse\x12#\n\x06models\x18\x01 \x03(\x0b\x32\x13.flashgate.v1.Model\"Y\n\x05Model\x12\n\n\x02id\x18\x01 \x01(\t\x12 \n\x04lane\x18\x02 \x01(\x0e\x32\x12.flashgate.v1.Lane\x12\x0f\n\x07\x62\x61\x63kend\x18\x03 \x01(\t\x12\x11\n\tavailable\x18\x04 \x01(\x08\"\x12\n\x10GetStatusRequest\"~\n\x11GetStatusResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x13\n\x0bpolicy_hash\x18\x02 \x01(\t\x12\x14\n\x0cpolicy_error\x18\x03 \x01(\t\x12-\n\x08\x62\x61\x63kends\x18\x04 \x03(\x0b\x32\x1b.flashgate.v1.BackendStatus\"\xf1\x01\n\rBackendStatus\x12\x0f\n\x07\x62\x61\x63kend\x18\x01 \x01(\t\x12 \n\x04lane\x18\x02 \x01(\x0e\x32\x12.flashgate.v1.Lane\x12\"\n\x05reach\x18\x03 \x01(\x0e\x32\x13.flashgate.v1.Reach\x12\x11\n\tavailable\x18\x04 \x01(\x08\x12\r\n\x05model\x18\x05 \x01(\t\x12\r\n\x05\x63\x61use\x18\x06 \x01(\t\x12\x13\n\x0bqueue_depth\x18\x07 \x01(\r\x12!\n\x19prefill_tokens_per_second\x18\x08 \x01(\x01\x12 \n\x18\x64\x65\x63ode_tokens_per_second\x18\t \x01(\x01*\x83\x01\n\x0cLatencyClass\x12\x1d\n\x19LATENCY_CLASS_UNSPECIFIED\x10\x00\x12\x1d\n\x19LATENCY_CLASS_INTERACTIVE\x10\x01\x12\x17\n\x13LATENCY_CLASS_BATCH\x10\x02\x12\x1c\n\x18LATENCY_CLASS_BACKGROUND\x10\x03*;\n\x04Lane\x12\x14\n\x10LANE_UNSPECIFIED\x10\x00\x12\r\n\tLANE_EDGE\x10\x01\x12\x0e\n\nLANE_CLOUD\x10\x02\x32\xc4\x02\n\x0eGatewayService\x12K\n\x08Generate\x12\x1d.flashgate.v1.GenerateRequest\x1a\x1e.flashgate.v1.GenerateResponse0\x01\x12\x46\n\x07\x45xplain\x12\x1c.flashgate.v1.ExplainRequest\x1a\x1d.flashgate.v1.ExplainResponse\x12O\n\nListModels\x12\x1f.flashgate.v1.ListModelsRequest\x1a .flashgate.v1.ListModelsResponse\x12L\n\tGetStatus\x12\x1e.flashgate.v1.GetStatusRequest\x1a\x1f.flashgate.v1.GetStatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x66lashgate/v1/gateway.proto\x12\x0c\x66lashgate.v1\x1a\x19\x66lashgate/v1/common.proto\x1a\x1egoogle/protobuf/duration.proto\"\xa8\x01\n\x10LatencyTolerance\x12\'\n\x04ttft\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05total\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\rlatency_class\x18\x03 \x01(\x0e\x32\x1a.flashgate.v1.LatencyClass\x12\x0e\n\x06strict\x18\x04 \x01(\x08\"\xef\x01\n\x0fGenerateRequest\x12+\n\x08messages\x18\x01 \x03(\x0b\x32\x19.flashgate.v1.ChatMessage\x12(\n\x08sampling\x18\x02 \x01(\x0b\x32\x16.flashgate.v1.Sampling\x12\x14\n\x0cprivacy_tags\x18\x03 \x03(\t\x12/\n\x07latency\x18\x04 \x01(\x0b\x32\x1e.flashgate.v1.LatencyTolerance\x12\x16\n\x0emin_capability\x18\x05 \x01(\t\x12&\n\tmax_reach\x18\x06 \x01(\x0e\x32\x13.flashgate.v1.Reach\"\xa1\x01\n\x10GenerateResponse\x12*\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x16.flashgate.v1.DecisionH\x00\x12(\n\x05\x64\x65lta\x18\x02 \x01(\x0b\x32\x17.flashgate.v1.TextDeltaH\x00\x12.\n\ncompletion\x18\x03 \x01(\x0b\x32\x18.flashgate.v1.CompletionH\x00\x42\x07\n\x05\x65vent\"\xdc\x02\n\x08\x44\x65\x63ision\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12 \n\x04lane\x18\x02 \x01(\x0e\x32\x12.flashgate.v1.Lane\x12\x0f\n\x07\x62\x61\x63kend\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x0c\n\x04rule\x18\x05 \x01(\t\x12\x0f\n\x07reasons\x18\x06 \x03(\t\x12\"\n\x05\x66loor\x18\x07 \x01(\x0e\x32\x13.flashgate.v1.Reach\x12\x13\n\x0b\x66loor_steps\x18\x08 \x03(\t\x12\x12\n\ndetections\x18\t \x03(\t\x12\x13\n\x0bpolicy_hash\x18\n \x01(\t\x12\x31\n\x0epredicted_ttft\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x0fpredicted_total\x18\x0c \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tfallbacks\x18\r \x03(\t\"\x19\n\tTextDelta\x12\x0c\n\x04text\x18\x01 \x01(\t\"\xb9\x01\n\nCompletion\x12\x31\n\rfinish_reason\x18\x01 \x01(\x0e\x32\x1a.flashgate.v1.FinishReason\x12\"\n\x05usage\x18\x02 \x01(\x0b\x32\x13.flashgate.v1.Usage\x12&\n\x07timings\x18\x03 \x01(\x0b\x32\x15.flashgate.v1.Timings\x12,\n\ndeviations\x18\x04 \x01(\x0b\x32\x18.flashgate.v1.Deviations\"@\n\x0e\x45xplainRequest\x12.\n\x07request\x18\x01 \x01(\x0b\x32\x1d.flashgate.v1.GenerateRequest\"\xa2\x01\n\x0f\x45xplainResponse\x12(\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x16.flashgate.v1.Decision\x12\x0f\n\x07refusal\x18\x02 \x01(\t\x12&\n\x05rules\x18\x03 \x03(\x0b\x32\x17.flashgate.v1.RuleTrace\x12,\n\x08\x62\x61\x63kends\x18\x04 \x03(\x0b\x32\x1a.flashgate.v1.BackendTrace\"N\n\tRuleTrace\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12\x0f\n\x07matched\x18\x02 \x01(\x08\x12\x11\n\tcondition\x18\x03 \x01(\t\x12\x0f\n\x07outcome\x18\x04 \x01(\t\"\x86\x01\n\x0c\x42\x61\x63kendTrace\x12\x0f\n\x07\x62\x61\x63kend\x18\x01 \x01(\t\x12 \n\x04lane\x18\x02 \x01(\x0e\x32\x12.flashgate.v1.Lane\x12\"\n\x05reach\x18\x03 \x01(\x0e\x32\x13.flashgate.v1.Reach\x12\x0f\n\x07\x61llowed\x18\x04 \x01(\x08\x12\x0e\n\x06reason\x18\x05 \x01(\t\"\x13\n\x11ListModelsRequest\"9\n\x12ListModelsResponse\x12#\n\x06models\x18\x01 \x03(\x0b\x32\x13.flashgate.v1.Model\"Y\n\x05Model\x12\n\n\x02id\x18\x01 \x01(\t\x12 \n\x04lane\x18\x02 \x01(\x0e\x32\x12.flashgate.v1.Lane\x12\x0f\n\x07\x62\x61\x63kend\x18\x03 \x01(\t\x12\x11\n\tavailable\x18\x04 \x01(\x08\"\x12\n\x10GetStatusRequest\"~\n\x11GetStatusResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x13\n\x0bpolicy_hash\x18\x02 \x01(\t\x12\x14\n\x0cpolicy_error\x18\x03 \x01(\t\x12-\n\x08\x62\x61\x63kends\x18\x04 \x03(\x0b\x32\x1b.flashgate.v1.BackendStatus\"\xf1\x01\n\rBackendStatus\x12\x0f\n\x07\x62\x61\x63kend\x18\x01 \x01(\t\x12 \n\x04lane\x18\x02 \x01(\x0e\x32\x12.flashgate.v1.Lane\x12\"\n\x05reach\x18\x03 \x01(\x0e\x32\x13.flashgate.v1.Reach\x12\x11\n\tavailable\x18\x04 \x01(\x08\x12\r\n\x05model\x18\x05 \x01(\t\x12\r\n\x05\x63\x61use\x18\x06 \x01(\t\x12\x13\n\x0bqueue_depth\x18\x07 \x01(\r\x12!\n\x19prefill_tokens_per_second\x18\x08 \x01(\x01\x12 \n\x18\x64\x65\x63ode_tokens_per_second\x18\t \x01(\x01*\x83\x01\n\x0cLatencyClass\x12\x1d\n\x19LATENCY_CLASS_UNSPECIFIED\x10\x00\x12\x1d\n\x19LATENCY_CLASS_INTERACTIVE\x10\x01\x12\x17\n\x13LATENCY_CLASS_BATCH\x10\x02\x12\x1c\n\x18LATENCY_CLASS_BACKGROUND\x10\x03*;\n\x04Lane\x12\x14\n\x10LANE_UNSPECIFIED\x10\x00\x12\r\n\tLANE_EDGE\x10\x01\x12\x0e\n\nLANE_CLOUD\x10\x02\x32\xc4\x02\n\x0eGatewayService\x12K\n\x08Generate\x12\x1d.flashgate.v1.GenerateRequest\x1a\x1e.flashgate.v1.GenerateResponse0\x01\x12\x46\n\x07\x45xplain\x12\x1c.flashgate.v1.ExplainRequest\x1a\x1d.flashgate.v1.ExplainResponse\x12O\n\nListModels\x12\x1f.flashgate.v1.ListModelsRequest\x1a .flashgate.v1.ListModelsResponse\x12L\n\tGetStatus\x12\x1e.flashgate.v1.GetStatusRequest\x1a\x1f.flashgate.v1.GetStatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'flashgate.v1.gateway_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LATENCYCLASS']._serialized_start=2212
-  _globals['_LATENCYCLASS']._serialized_end=2343
-  _globals['_LANE']._serialized_start=2345
-  _globals['_LANE']._serialized_end=2404
+  _globals['_LATENCYCLASS']._serialized_start=2258
+  _globals['_LATENCYCLASS']._serialized_end=2389
+  _globals['_LANE']._serialized_start=2391
+  _globals['_LANE']._serialized_end=2450
   _globals['_LATENCYTOLERANCE']._serialized_start=104
   _globals['_LATENCYTOLERANCE']._serialized_end=272
   _globals['_GENERATEREQUEST']._serialized_start=275
@@ -48,27 +48,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TEXTDELTA']._serialized_start=1031
   _globals['_TEXTDELTA']._serialized_end=1056
   _globals['_COMPLETION']._serialized_start=1059
-  _globals['_COMPLETION']._serialized_end=1198
-  _globals['_EXPLAINREQUEST']._serialized_start=1200
-  _globals['_EXPLAINREQUEST']._serialized_end=1264
-  _globals['_EXPLAINRESPONSE']._serialized_start=1267
-  _globals['_EXPLAINRESPONSE']._serialized_end=1429
-  _globals['_RULETRACE']._serialized_start=1431
-  _globals['_RULETRACE']._serialized_end=1509
-  _globals['_BACKENDTRACE']._serialized_start=1512
-  _globals['_BACKENDTRACE']._serialized_end=1646
-  _globals['_LISTMODELSREQUEST']._serialized_start=1648
-  _globals['_LISTMODELSREQUEST']._serialized_end=1667
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1669
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1726
-  _globals['_MODEL']._serialized_start=1728
-  _globals['_MODEL']._serialized_end=1817
-  _globals['_GETSTATUSREQUEST']._serialized_start=1819
-  _globals['_GETSTATUSREQUEST']._serialized_end=1837
-  _globals['_GETSTATUSRESPONSE']._serialized_start=1839
-  _globals['_GETSTATUSRESPONSE']._serialized_end=1965
-  _globals['_BACKENDSTATUS']._serialized_start=1968
-  _globals['_BACKENDSTATUS']._serialized_end=2209
-  _globals['_GATEWAYSERVICE']._serialized_start=2407
-  _globals['_GATEWAYSERVICE']._serialized_end=2731
+  _globals['_COMPLETION']._serialized_end=1244
+  _globals['_EXPLAINREQUEST']._serialized_start=1246
+  _globals['_EXPLAINREQUEST']._serialized_end=1310
+  _globals['_EXPLAINRESPONSE']._serialized_start=1313
+  _globals['_EXPLAINRESPONSE']._serialized_end=1475
+  _globals['_RULETRACE']._serialized_start=1477
+  _globals['_RULETRACE']._serialized_end=1555
+  _globals['_BACKENDTRACE']._serialized_start=1558
+  _globals['_BACKENDTRACE']._serialized_end=1692
+  _globals['_LISTMODELSREQUEST']._serialized_start=1694
+  _globals['_LISTMODELSREQUEST']._serialized_end=1713
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1715
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1772
+  _globals['_MODEL']._serialized_start=1774
+  _globals['_MODEL']._serialized_end=1863
+  _globals['_GETSTATUSREQUEST']._serialized_start=1865
+  _globals['_GETSTATUSREQUEST']._serialized_end=1883
+  _globals['_GETSTATUSRESPONSE']._serialized_start=1885
+  _globals['_GETSTATUSRESPONSE']._serialized_end=2011
+  _globals['_BACKENDSTATUS']._serialized_start=2014
+  _globals['_BACKENDSTATUS']._serialized_end=2255
+  _globals['_GATEWAYSERVICE']._serialized_start=2453
+  _globals['_GATEWAYSERVICE']._serialized_end=2777
 # @@protoc_insertion_point(module_scope)
