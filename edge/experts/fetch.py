@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from edge.errors import StorageError
 from edge.experts.policies import ExpertKey
 
+Batch = list[tuple[int, NDArray[np.uint8]]]  # experts and their packed blocks
 SCAN_READS_AHEAD = 16  # more in flight gains nothing on the disks measured
 
 
@@ -58,10 +59,10 @@ class Fetch:
         """Whether every read was started."""
         return not self._ahead
 
-    def __iter__(self) -> Iterator[list[tuple[int, NDArray[np.uint8]]]]:
+    def __iter__(self) -> Iterator[Batch]:
         return self
 
-    def __next__(self) -> list[tuple[int, NDArray[np.uint8]]]:
+    def __next__(self) -> Batch:
         self._let_go()
         self.read_ahead()
         if not self._pinned and self._ahead:  # a silent end here would leave experts out of the sum

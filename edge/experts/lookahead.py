@@ -84,10 +84,15 @@ class Lookahead:
             self._reading.append(key)
             self.stats.reads += 1
 
-    def settle(self, layer: int, experts: Sequence[int], *, is_scan: bool) -> list[ExpertKey]:
-        """`layer` needs `experts` indeed. What was read of them on a guess, which stays pinned until `hand_over`."""
+    def settle(
+        self, layer: int, experts: Sequence[int], *, is_scan: bool, spared: Sequence[int] = ()
+    ) -> list[ExpertKey]:
+        """`layer` needs `experts` indeed. What was read of them on a guess, which stays pinned until `hand_over`.
+
+        `spared`: what it would have needed, too, and does without because it is not there.
+        """
         self._is_scan = is_scan
-        self._learn(layer, experts)
+        self._learn(layer, experts, spared)
         self._slots.sweep()
         wanted = set(experts)
         held, self._reading, self._strays = self._reading + self._strays, [], []
@@ -141,19 +146,20 @@ class Lookahead:
         else:
             self._slots.unpin(key)
 
-    def _learn(self, layer: int, experts: Sequence[int]) -> None:
-        gate, wanted = self.gates.of(is_scan=self._is_scan), frozenset(experts)
+    def _learn(self, layer: int, experts: Sequence[int], spared: Sequence[int]) -> None:
+        # A guess of what was then done without was right: counted as wrong, it would never be read, and never be there.
+        gate, wanted = self.gates.of(is_scan=self._is_scan), frozenset((*experts, *spared))
         now, busy = self._clock(), self._slots.demand_seconds
         last_layer, last_now, last_busy = self._last
         self._last = (layer, now, busy)
         if layer == last_layer + 1:  # else the time between passes would count, in which nobody may have asked at all
             gate.took(now - last_now, busy - last_busy)
-        missing = sum(ExpertKey(layer, expert) not in self._slots.cache for expert in experts)
+        missing = sum(ExpertKey(layer, expert) not in self._slots.cache for expert in wanted)
         missing += sum(key.layer == layer and key.expert in wanted for key in self._reading)
-        gate.needed(len(experts), missing)
+        gate.needed(len(wanted), missing)
         if layer == self._layer:
             for expert, place in self._absent.items():
                 gate.guessed(place, is_right=expert in wanted)
-            self.stats.needed += len(experts)
+            self.stats.needed += len(wanted)
             self.stats.recalled += len(wanted & self._guess)
         self._layer, self._pending = -1, []

@@ -40,6 +40,7 @@ def open_store(pack: Pack, num_slots: int, options: StoreOptions) -> ExpertStore
         DecayedLfu.for_passes(config.num_layers * config.top_k),
         verify=options.verify,
         gates=Gates() if options.prefetch else None,
+        holds_all=num_slots == config.num_layers * config.num_experts,
     )
     try:
         tuning = _tuned(pack, reader, store, options)

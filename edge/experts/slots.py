@@ -88,6 +88,10 @@ class ExpertSlots:
         """Whether nobody has waited for the read of `key` yet."""
         return key in self._tickets
 
+    def are_settled(self, keys: Sequence[ExpertKey]) -> bool:
+        """Whether all `keys` are in slots and no read at all is under way."""
+        return not self._tickets and not self._abandoned and all(key in self.cache for key in keys)
+
     @property
     def demand_seconds(self) -> float:
         """Time with a read under way that somebody waits for."""

@@ -1,13 +1,13 @@
 """Routed experts in RAM within a byte budget, the others read from disk straight into their slots."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.experts.fetch import Fetch
+from edge.experts.fetch import Batch, Fetch
 from edge.experts.gate import Gates
 from edge.experts.lookahead import Lookahead, LookaheadStats
 from edge.experts.policies import ExpertKey, Policy
@@ -42,12 +42,14 @@ class ExpertStore:
         *,
         verify: Verify = "always",
         gates: Gates | None = None,
+        holds_all: bool = False,
     ) -> None:
-        """`gates`: when to read ahead what `expect` is told; None: never."""
+        """`gates`: when to read ahead what `expect` is told; None: never. `holds_all`: no expert ever gives way."""
         self.layout = index.experts
         self.recorder: Recorder | None = None
         self._reader = reader
         self._slots = ExpertSlots(index, num_slots, reader, policy, verify)
+        self._holds_all = holds_all
         self._lookahead = Lookahead(self._slots, gates) if gates else None
         self._fetch: Fetch | None = None  # that is going on
         self._lookups = 0
@@ -87,13 +89,33 @@ class ExpertStore:
         """End the reader. The slots go when the last view of them does."""
         self._reader.close()
 
-    @contextmanager
-    def fetch(self, layer: int, experts: Sequence[int], *, is_scan: bool) -> Iterator[Fetch]:
+    def fetch(
+        self, layer: int, experts: Sequence[int], *, is_scan: bool, spared: Sequence[int] = ()
+    ) -> AbstractContextManager[Iterator[Batch]]:
         """The contract of ExpertSource. More experts than slots pass through the slots as these come free."""
         if self.recorder:
             self.recorder(layer, experts, is_scan)
-        granted = self._lookahead.settle(layer, experts, is_scan=is_scan) if self._lookahead else ()
         keys = [ExpertKey(layer, expert) for expert in experts]
+        if self._holds_all and self._slots.are_settled(keys):
+            # Nothing to read, to choose or to hold: all of that would cost a model in RAM 3% of its time.
+            self._lookups += len(keys)
+            self._hits += len(keys)
+            blocks = [(key.expert, self._slots.block(key)) for key in keys]
+            return nullcontext(iter([[block] for block in blocks] if is_scan else [blocks]))
+        return self._fetching(layer, keys, is_scan=is_scan, spared=spared)
+
+    def holds(self, layer: int, expert: int) -> bool:
+        """The contract of ExpertSource."""
+        return ExpertKey(layer, expert) in self._slots.cache
+
+    @contextmanager
+    def _fetching(self, layer: int, keys: list[ExpertKey], *, is_scan: bool, spared: Sequence[int]) -> Iterator[Fetch]:
+        experts = [key.expert for key in keys]
+        granted: Sequence[ExpertKey] = ()
+        if self._lookahead:
+            granted = self._lookahead.settle(layer, experts, is_scan=is_scan, spared=spared)
+        for expert in spared:  # what routers want is to come in once it must be read, and then to stay
+            self._slots.cache.use(ExpertKey(layer, expert), is_scan=is_scan)
         resident = {key for key in keys if self._slots.cache.use(key, is_scan=is_scan)}
         if not is_scan:
             keys.sort(key=lambda key: key not in resident)
@@ -112,7 +134,9 @@ class ExpertStore:
 
     def wants_guesses(self, *, is_scan: bool) -> bool:
         """The contract of GuessTaker."""
-        return self._lookahead is not None and self._lookahead.gates.of(is_scan=is_scan).is_worth_guessing
+        if self._lookahead is None or (self._holds_all and self.num_resident == self.num_slots):
+            return False
+        return self._lookahead.gates.of(is_scan=is_scan).is_worth_guessing
 
     def expect(self, layer: int, experts: Sequence[int]) -> None:
         """The contract of GuessTaker."""

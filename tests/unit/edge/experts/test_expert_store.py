@@ -10,6 +10,7 @@ import pytest
 
 from edge.checkpoint.layout import ExpertLayout, Format, MatrixLayout
 from edge.errors import StorageError
+from edge.experts.gate import Gates
 from edge.experts.policies import Lru
 from edge.experts.slots import Verify
 from edge.experts.store import ExpertStore
@@ -99,6 +100,37 @@ def test_more_experts_than_slots_pass_through_the_slots(disk: MemoryDisk, num_sl
         batches = fetched(store, layer, list(range(NUM_EXPERTS)), is_scan=is_scan)
         assert sorted(expert for batch in batches for expert in batch) == list(range(NUM_EXPERTS))
     assert store.num_resident == num_slots
+
+
+@pytest.mark.parametrize("is_scan", [False, True])
+def test_a_store_that_holds_all_asks_its_policy_nothing_once_they_are_there(disk: MemoryDisk, is_scan: bool) -> None:
+    store = ExpertStore(Index(), NUM_EXPERTS, disk, Lru(resists_scans=True), gates=Gates(), holds_all=True)
+    assert [sorted(batch) for batch in fetched(store, 0, [1, 4, 6])] == [[1, 4, 6]]
+    assert [sorted(batch) for batch in fetched(store, 0, [1, 5, 6])] == [[1, 6], [5]]
+    expected = [[1], [4], [5]] if is_scan else [[1, 4, 5]]
+    assert fetched(store, 0, [1, 4, 5], is_scan=is_scan) == expected
+    assert len(disk.started) == 4
+    assert (store.stats().lookups, store.stats().hits) == (9, 5)
+
+
+def test_a_store_that_holds_all_does_not_hand_over_what_is_being_read(disk: MemoryDisk) -> None:
+    store = ExpertStore(Index(), NUM_EXPERTS, disk, Lru(resists_scans=True), gates=Gates(), holds_all=True)
+    with store.fetch(0, [1, 2], is_scan=False):
+        store.expect(1, [3])
+        store.expect(1, [3])
+    disk.broken = {(1, 3)}
+    with pytest.raises(StorageError, match="expert 3"):
+        fetched(store, 1, [3])
+    disk.broken = set()
+    assert fetched(store, 1, [3]) == [[3]]
+
+
+def test_a_store_that_holds_all_wants_no_guesses_once_all_are_there(disk: MemoryDisk) -> None:
+    store = ExpertStore(Index(), 3, disk, Lru(resists_scans=True), gates=Gates(), holds_all=True)
+    fetched(store, 0, [1, 2])
+    assert store.wants_guesses(is_scan=False)
+    fetched(store, 1, [0])
+    assert not store.wants_guesses(is_scan=False)
 
 
 def test_a_scan_comes_in_rising_order_and_keeps_what_was_in_use(disk: MemoryDisk) -> None:
