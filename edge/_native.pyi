@@ -1,4 +1,4 @@
-"""Types of the C++ core (edge/native/bindings.cpp), which documents nothing itself: see edge/kernels.py.
+"""Types of the C++ core (edge/native/python/), which documents nothing itself: see edge/kernels.py.
 
 Arrays are C-contiguous and on the CPU, of exactly the dtype and rank named; no argument is ever converted.
 """
