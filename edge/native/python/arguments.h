@@ -31,7 +31,7 @@ using Rows = Array<const int32_t, 1>;
 // One per process: kernels take it as an argument, only the functions for Python know that there is one.
 Runtime& runtime();
 
-inline nb::arg strict(const char* name) { return nb::arg(name).noconvert(); }
+inline auto strict(const char* name) { return nb::arg(name).noconvert(); }
 
 [[noreturn]] inline void refuse(const std::string& message) { throw std::invalid_argument(message); }
 
