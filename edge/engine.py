@@ -147,9 +147,9 @@ class Engine:
         return out
 
     def logits_blocks(
-        self, ids: Ids[int], chunk_tokens: int | None = None, prompt_tokens: int | None = None
+        self, ids: Ids[int], chunk_tokens: int | None = None, prompt_tokens: int | None = None, first: int = 0
     ) -> Iterator[NDArray[np.float32]]:
-        """The logits of all positions in order, f32[n, vocab] with a bounded n.
+        """The logits of all positions from `first` on, in order, f32[n, vocab] with a bounded n.
 
         The first `prompt_tokens` ids (default: all) are computed in chunks of at most `chunk_tokens` (default and
         limit: the plan's), the others one by one. The values depend on neither. Raises RequestError, StorageError.
@@ -157,11 +157,12 @@ class Engine:
         ids = self._checked(ids)
         num_prompt = len(ids) if prompt_tokens is None else prompt_tokens
         _check_range("prompt_tokens", num_prompt, 0, len(ids))
+        _check_range("first", first, 0, len(ids) - 1)
         chunk = self.plan.chunk_tokens if chunk_tokens is None else chunk_tokens
         _check_range("chunk_tokens", chunk, 1, None)
-        return self._logits_blocks(ids, min(chunk, self.plan.chunk_tokens), num_prompt)
+        return self._logits_blocks(ids, min(chunk, self.plan.chunk_tokens), num_prompt, first)
 
-    def _logits_blocks(self, ids: list[int], chunk: int, num_prompt: int) -> Iterator[NDArray[np.float32]]:
+    def _logits_blocks(self, ids: list[int], chunk: int, num_prompt: int, first: int) -> Iterator[NDArray[np.float32]]:
         self._requests.discard(self._own_job)
         state = self._states.take()
         try:
@@ -169,8 +170,9 @@ class Engine:
             parts = [ids[i : min(i + chunk, num_prompt)] for i in range(0, num_prompt, chunk)]
             parts += [[token] for token in ids[num_prompt:]]
             for part in parts:
+                unwanted = max(0, first - state.length)
                 hidden = self._model.forward([Segment(part, state)])
-                for start in range(0, len(part), block):
+                for start in range(unwanted, len(part), block):
                     yield self._model.logits(hidden[start : start + block])
         finally:
             self._states.give_back(state)

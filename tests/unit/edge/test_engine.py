@@ -178,6 +178,17 @@ def test_a_seed_gives_the_same_tokens_whatever_was_cached(engine: Engine, few_sl
     assert list(few_slots.generate(PROMPT, sampling)) == first
 
 
+@pytest.mark.parametrize("first", [0, 5, 15, 16, 20, len(PROMPT) - 1])
+def test_logits_may_begin_at_any_position(engine: Engine, first: int) -> None:
+    blocks = [*engine.logits_blocks(PROMPT, 16, first=first)]
+    np.testing.assert_array_equal(np.concatenate(blocks), engine.logits(PROMPT)[first:])
+
+
+def test_logits_begin_within_the_prompt(engine: Engine) -> None:
+    with pytest.raises(RequestError, match="first is 27: it must be 0 to 26"):
+        engine.logits_blocks(PROMPT, first=len(PROMPT))
+
+
 def test_tokens_are_the_likeliest_of_the_logits(engine: Engine) -> None:
     tokens = greedy(engine)
     logits = engine.logits(PROMPT + tokens)
