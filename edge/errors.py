@@ -7,6 +7,7 @@ EdgeError
 ├── BudgetError        --memory below what the model needs; says the minimum (the operator)
 ├── PrefixDirectoryError  a directory for snapshots of prompts that is not private or not usable (the operator)
 ├── TraceError         a file that is no trace of expert accesses (whoever names it)
+├── EvaluationError    questions, a text or a set of variants that cannot be evaluated (whoever names them)
 ├── RequestError       a request that cannot be served as asked: names the value and the limit (the caller)
 │   └── PromptTooLongError
 ├── OverloadedError    the queue is full; says when to retry (the caller, later)
@@ -41,6 +42,10 @@ class PrefixDirectoryError(EdgeError):
 
 class TraceError(EdgeError):
     """A recorded trace cannot be read."""
+
+
+class EvaluationError(EdgeError):
+    """What is to be evaluated, or what it is to be measured with, cannot be used."""
 
 
 class RequestError(EdgeError):

@@ -76,6 +76,10 @@ class Tokenizer:
         """
         return self._encode(text, add_special_tokens=True)
 
+    def encode_more(self, text: str) -> list[int]:
+        """The ids of a text that follows others: no special tokens around it. Raises: RequestError, as `encode`."""
+        return self._encode(text, add_special_tokens=False)
+
     def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         """The ids of a chat, ready for the assistant's turn. Raises: RequestError, also by `ChatTemplate.render`."""
         if self._chat_template is None:

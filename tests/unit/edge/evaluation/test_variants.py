@@ -1,0 +1,68 @@
+"""Which rows a wish becomes, in which order, and how they are told apart."""
+
+from pathlib import Path
+
+import pytest
+
+from edge.errors import CheckpointError, EvaluationError
+from edge.evaluation.variants import Choices, Variant, Weights, labels, variants
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").touch()
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def pack(tmp_path: Path) -> Path:
+    (tmp_path / "pack").mkdir()
+    (tmp_path / "pack" / "manifest.json").touch()
+    return tmp_path / "pack"
+
+
+def test_a_checkpoint_is_compared_with_itself_at_16_bits(checkpoint: Path) -> None:
+    rows = variants(Choices((checkpoint,), bits=(4, 2)))
+    assert rows == [Variant(Weights(checkpoint, bits)) for bits in (16, 4, 2)]
+
+
+def test_no_row_stands_twice(checkpoint: Path) -> None:
+    rows = variants(Choices((checkpoint, checkpoint), bits=(16, 2, 16)))
+    assert rows == [Variant(Weights(checkpoint, bits)) for bits in (16, 2)]
+
+
+def test_the_first_pack_is_the_reference_of_the_others(pack: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    assert variants(Choices((pack, other))) == [Variant(Weights(pack)), Variant(Weights(other))]
+
+
+def test_a_named_reference_comes_first(pack: Path, checkpoint: Path) -> None:
+    assert variants(Choices((pack,), reference=checkpoint)) == [
+        Variant(Weights(checkpoint, 16)),
+        Variant(Weights(pack)),
+    ]
+
+
+def test_each_choice_is_varied_alone(checkpoint: Path) -> None:
+    rows = variants(Choices((checkpoint,), bits=(16, 4), slots=(3, 9)))
+    assert [(row.weights.bits, row.slots) for row in rows] == [
+        (16, None), (16, 3), (16, 9), (4, None), (4, 3), (4, 9),
+    ]  # fmt: skip
+    assert [row.is_exact for row in rows] == [False, True, True] * 2
+
+
+def test_what_cannot_be_is_refused_before_anything_runs(checkpoint: Path, pack: Path) -> None:
+    with pytest.raises(CheckpointError, match="5 bits; possible: 16"):
+        Choices((checkpoint,), bits=(4, 5))
+    with pytest.raises(EvaluationError, match="slots is 0: it must be at least 1"):
+        Choices((pack,), slots=(0,))
+    with pytest.raises(EvaluationError, match="pack is packed already: --bits needs the checkpoint"):
+        variants(Choices((pack,), bits=(4,)))
+
+
+def test_rows_are_told_apart_by_what_differs() -> None:
+    one, two, same = Weights(Path("a/x")), Weights(Path("b/y")), Weights(Path("b/x"))
+    assert labels([Variant(one), Variant(one, slots=5)], [4, 4]) == ["4 bits", "4 bits, 5 slots"]
+    assert labels([Variant(one), Variant(two)], [16, 3.4]) == ["x 16 bits", "y 3.4 bits"]
+    assert labels([Variant(one), Variant(same)], [16, 16]) == ["a/x 16 bits", "b/x 16 bits"]
