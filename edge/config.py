@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any, get_type_hints
 
 from edge.errors import CheckpointError
@@ -18,13 +18,14 @@ MAX_LAYERS = 1024
 MOST = {
     "num_layers": MAX_LAYERS,
     "num_experts": 4096,
+    "num_mtp_layers": 1,  # no released model has more
     **dict.fromkeys(("num_attention_heads", "num_kv_heads", "num_key_heads", "num_value_heads"), 4096),
 }
 
 # Fields of which all are above 0 in a model that has such layers, and may be 0 in one that has none.
 LINEAR_FIELDS = ("num_key_heads", "num_value_heads", "key_head_dim", "value_head_dim", "conv_width")
 EXPERT_FIELDS = ("num_experts", "top_k", "expert_size")
-OPTIONAL_FIELDS = (*LINEAR_FIELDS, *EXPERT_FIELDS, "shared_expert_size", "mlp_size")
+OPTIONAL_FIELDS = (*LINEAR_FIELDS, *EXPERT_FIELDS, "shared_expert_size", "mlp_size", "num_mtp_layers")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +62,7 @@ class ModelConfig:
     norm_topk: bool = True  # the shares of the chosen experts are scaled to a sum of 1
     shared_expert_size: int = 0  # 0: there is none
     mlp_size: int = 0  # rows of the plain MLP's gate and up
+    num_mtp_layers: int = 0  # of full attention, behind the others: they foretell the token after the next one
     tie_embeddings: bool  # lm_head is embed_tokens
     max_positions: int
     eos_token_ids: tuple[int, ...]
@@ -82,6 +84,25 @@ class ModelConfig:
         # Above the vocabulary is allowed: cut-down test models keep the ids of the real one, which never come up.
         if any(token < 0 for token in self.eos_token_ids):
             raise CheckpointError(f"eos_token_ids {list(self.eos_token_ids)}; none may be negative")
+
+    @property
+    def all_layer_types(self) -> tuple[str, ...]:
+        """Those of the layers and, behind them, of the MTP layer if there is one: its index is `num_layers`."""
+        return self.layer_types + (FULL_ATTENTION,) * self.num_mtp_layers
+
+    @property
+    def num_expert_layers(self) -> int:
+        """Layers with routed experts of their own, the MTP layer among them."""
+        return len(self.all_layer_types) if self.num_experts else 0
+
+    @property
+    def total_experts(self) -> int:
+        """Routed experts of all layers."""
+        return self.num_expert_layers * self.num_experts
+
+    def without_mtp(self) -> "ModelConfig":
+        """The same model with nothing behind its last layer."""
+        return replace(self, num_mtp_layers=0)
 
     def _check_layers(self) -> None:
         if len(self.layer_types) != self.num_layers:

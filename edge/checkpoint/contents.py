@@ -91,8 +91,8 @@ class Contents:
 
     @property
     def expert_files(self) -> tuple[str, ...]:
-        """One for each layer; none without routed experts."""
-        return tuple(map(expert_file, range(self.config.num_layers if self.experts else 0)))
+        """One for each layer, the MTP layer's last; none without routed experts."""
+        return tuple(map(expert_file, range(self.config.num_expert_layers)))
 
     @property
     def expert_file_nbytes(self) -> int:

@@ -79,7 +79,7 @@ class Conversion:
     @property
     def source_bytes(self) -> int:
         """Bytes of the checkpoint that go into the pack."""
-        return self._dense_source_bytes() + sum(map(self._layer_source_bytes, range(self.contents.config.num_layers)))
+        return self._dense_source_bytes() + sum(map(self._layer_source_bytes, range(len(self.contents.expert_files))))
 
     @property
     def finished_bytes(self) -> int:
@@ -131,6 +131,8 @@ class Conversion:
                 _, crc = write_pieces(file, (piece for _, piece in group))
                 crcs.append(crc)
                 progress(source.nbytes)
+        if self._checkpoint.lacks_mtp:
+            notes.append("config.json has an MTP layer, the checkpoint no tensor of it: nothing will be drafted")
             sync_file(file)
         return crcs
 

@@ -14,14 +14,22 @@ from edge.checkpoint.assembly import MANIFEST_ROOM, check_free
 from edge.checkpoint.hf_config import DTYPE_NAMES, write_config
 from edge.checkpoint.layout import BLOCK_ALIGNMENT, Format, MatrixLayout
 from edge.checkpoint.matrix import Matrix, aligned_zeros, dequantize_rows, expert_matrices, float_rows
-from edge.checkpoint.names import DenseTensor, Part, dense_tensors, fused_shape, fused_source, part_shape, single_source
+from edge.checkpoint.names import (
+    DenseTensor,
+    Part,
+    dense_tensors,
+    full_name,
+    fused_shape,
+    fused_source,
+    part_shape,
+    single_source,
+)
 from edge.checkpoint.pack import Pack, Progress, Tensor
 from edge.checkpoint.tensor_file import NewTensor, TensorFileWriter
 from edge.checkpoint.tensor_set import SINGLE_FILE
 from edge.errors import CheckpointError
 from edge.quant.floats import STORED_DTYPES
 
-PREFIX = "model."
 ROWS_AT_ONCE = 1024
 
 
@@ -91,17 +99,17 @@ class Export:
         """In the order in which `_data` yields."""
         config, contents = self._pack.config, self._pack.manifest.contents
         for tensor, entry in zip(dense_tensors(config), contents.dense, strict=True):
-            prefix = "" if tensor.name == "lm_head" else PREFIX
-            yield prefix + tensor.source, NewTensor(self._dense_form(entry.layout), tensor.source_shape)
-        for layer in range(config.num_layers if config.num_experts else 0):
+            yield full_name(tensor.source), NewTensor(self._dense_form(entry.layout), tensor.source_shape)
+        for layer in range(config.num_expert_layers):
             for parts in self._parts_together():
                 form, part = self._form(*parts), parts[0]
                 if self._single:
                     for expert in range(config.num_experts):
-                        name = single_source(layer, expert, part)
-                        yield PREFIX + name, NewTensor(form, part_shape(config, part))
+                        name = full_name(single_source(config, layer, expert, part))
+                        yield name, NewTensor(form, part_shape(config, part))
                 else:
-                    yield PREFIX + fused_source(layer, part), NewTensor(form, fused_shape(config, part))
+                    name = full_name(fused_source(config, layer, part))
+                    yield name, NewTensor(form, fused_shape(config, part))
 
     def _parts_together(self) -> tuple[tuple[Part, ...], ...]:
         """Parts that follow each other expert by expert."""
@@ -133,7 +141,7 @@ class Export:
     def _expert_data(self) -> Iterator[NDArray[Any]]:
         block = aligned_zeros(self._pack.experts.block_bytes, BLOCK_ALIGNMENT)
         matrices = dict(zip(Part, expert_matrices(self._pack.experts, block), strict=True))
-        for layer in range(self._pack.config.num_layers):
+        for layer in range(self._pack.config.num_expert_layers):
             for parts in self._parts_together():
                 for expert in range(self._pack.config.num_experts):
                     self._pack.read_expert(layer, expert, block)

@@ -101,10 +101,16 @@ GEOMETRIES = {
 
 
 def geometry(
-    name: str, *, num_layers: int | None = None, num_experts: int | None = None, vocab_size: int | None = None
+    name: str,
+    *,
+    num_layers: int | None = None,
+    num_experts: int | None = None,
+    vocab_size: int | None = None,
+    has_mtp: bool = False,
 ) -> ModelConfig:
     """A model of GEOMETRIES, cut down where asked; all that is not counted here keeps its size.
 
+    `has_mtp`: with the MTP layer that every release of Qwen3.5 has behind its last one.
     Raises: CheckpointError for an unknown name, or a count that makes no model.
     """
     if name not in GEOMETRIES:
@@ -116,10 +122,13 @@ def geometry(
     if num_experts is not None and not config.num_experts:
         raise CheckpointError(f"{num_experts} experts; {name} is dense and has none")
     is_hybrid = LINEAR_ATTENTION in config.layer_types
+    if has_mtp and not is_hybrid:
+        raise CheckpointError(f"{name} has no MTP layer; those that have one: Qwen3.5")
     return replace(
         config,
         num_layers=layers,
         layer_types=_layer_types(layers) if is_hybrid else (FULL_ATTENTION,) * layers,
         num_experts=config.num_experts if num_experts is None else num_experts,
         vocab_size=config.vocab_size if vocab_size is None else vocab_size,
+        num_mtp_layers=int(has_mtp),
     )

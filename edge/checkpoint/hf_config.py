@@ -52,6 +52,7 @@ class _Reading:
         values["layer_types"] = self._layer_types(values["num_layers"])
         values["rotary_dim"], values["rope_theta"] = self._rope(values["head_dim"])
         values["tie_embeddings"] = self._tie()
+        values["num_mtp_layers"] = self._mtp_layers()
         values["eos_token_ids"] = self._end_tokens()
         if self._problems:
             raise CheckpointError("config.json: " + "; ".join(self._problems))
@@ -144,6 +145,19 @@ class _Reading:
         self._problems.append("missing key tie_word_embeddings")
         return False
 
+    def _mtp_layers(self) -> int:
+        """One, or none of those that the engine could run."""
+        if not self._family.is_hybrid:
+            return 0
+        has_embeddings = self._text.get("mtp_use_dedicated_embeddings")
+        if has_embeddings is not None and type(has_embeddings) is not bool:
+            self._problems.append(f"mtp_use_dedicated_embeddings is {has_embeddings!r}; must be true or false")
+        if self._text.get("mtp_num_hidden_layers") is None:
+            stated = self._family.num_mtp_layers
+        else:
+            stated = self._number(self._text, "mtp_num_hidden_layers", int, self._where)
+        return int(stated == 1 and not has_embeddings)
+
     def _end_tokens(self) -> tuple[int, ...]:
         """generation_config.json first: there stand the end of a turn and the end of a text, here often only one."""
         for section in (self._generation, self._text, self._top):
@@ -162,6 +176,7 @@ def write_config(config: ModelConfig, form: str) -> dict[str, Any]:
     rope: dict[str, Any] = {"rope_type": "default", "rope_theta": config.rope_theta}
     if family.is_hybrid:
         rope["partial_rotary_factor"] = _rotary_factor(config)
+        values["mtp_num_hidden_layers"] = config.num_mtp_layers
     return {
         "architectures": [family.architecture],
         "model_type": family.model_type,

@@ -52,7 +52,6 @@ RECORD = Ignored("a record of who wrote the file")
 RETURNED = Ignored("what transformers hands out beside the logits")
 CHAT = Ignored("the tokenizer and the engine decide it")
 VISION = Ignored("the vision part is skipped")
-MTP = Ignored("the multi-token-prediction part is skipped")
 
 # At either level.
 COMMON_KEYS: dict[str, Rule] = {
@@ -118,8 +117,8 @@ _HYBRID: dict[str, Rule] = _TEXT | {
     "attn_output_gate": Only((True,)),
     "output_gate_type": Only(("swish", "silu")),
     "mamba_ssm_dtype": Only(("float32", None)),
-    "mtp_num_hidden_layers": MTP,
-    "mtp_use_dedicated_embeddings": MTP,
+    "mtp_num_hidden_layers": Read(),
+    "mtp_use_dedicated_embeddings": Read(),
 }
 
 _DENSE: dict[str, Rule] = {"intermediate_size": Field("mlp_size", int)}
@@ -162,13 +161,17 @@ _PARTIAL_ROPE: dict[str, Rule] = _ROPE | {
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """The text models of one `model_type`. `fixed`: fields of ModelConfig that none of its keys says."""
+    """The text models of one `model_type`. `fixed`: fields of ModelConfig that none of its keys says.
+
+    `num_mtp_layers`: what a config that does not say it means, if the tensors are there.
+    """
 
     model_type: str
     architecture: str
     keys: Mapping[str, Rule]
     rope_keys: Mapping[str, Rule]
     fixed: Mapping[str, Any] = field(default_factory=dict)
+    num_mtp_layers: int = 0
 
     @property
     def is_hybrid(self) -> bool:
@@ -189,7 +192,7 @@ FAMILIES: dict[str, Family] = {
             _ROPE,
             _PLAIN_FIXED,
         ),
-        Family(QWEN3_NEXT, "Qwen3NextForCausalLM", _HYBRID | _EXPERTS | _SHARED, _PARTIAL_ROPE),
+        Family(QWEN3_NEXT, "Qwen3NextForCausalLM", _HYBRID | _EXPERTS | _SHARED, _PARTIAL_ROPE, num_mtp_layers=1),
         Family(QWEN3_5, "Qwen3_5ForCausalLM", _HYBRID | _DENSE, _PARTIAL_ROPE),
         Family(
             QWEN3_5_MOE,

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,14 @@ class TokenizerFile:
 
 
 @dataclass(frozen=True, slots=True)
+class Calibration:
+    """The text that a pack's weights were quantised for."""
+
+    sha256: str  # of the file
+    tokens: int  # used of it
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """A pack's contents with the CRC-32C of each piece. `source` and `skipped` are as source.py reports them."""
 
@@ -38,6 +46,20 @@ class Manifest:
     tokenizer: tuple[TokenizerFile, ...]
     source: Mapping[str, Any]
     skipped: Mapping[str, Any]
+    calibration: Calibration | None = None  # None: each weight was rounded to the nearest that its bits can say
+
+
+def without_mtp(manifest: Manifest) -> Manifest:
+    """The manifest of the same pack without the MTP layer: what it has follows everything else, in every list."""
+    contents = manifest.contents
+    config = contents.config.without_mtp()
+    num_dense, num_files = len(dense_tensors(config)), config.num_expert_layers
+    return replace(
+        manifest,
+        contents=replace(contents, config=config, dense=contents.dense[:num_dense]),
+        dense_crcs=manifest.dense_crcs[:num_dense],
+        expert_crcs=manifest.expert_crcs[:num_files],
+    )
 
 
 def dump_manifest(manifest: Manifest) -> bytes:
@@ -53,6 +75,7 @@ def dump_manifest(manifest: Manifest) -> bytes:
         "config": contents.config.to_json(),
         "source": dict(manifest.source),
         "skipped": dict(manifest.skipped),
+        "calibration": asdict(manifest.calibration) if manifest.calibration else None,
         "tokenizer": [{"name": f.name, "nbytes": f.nbytes, "crc32c": f.crc} for f in manifest.tokenizer],
         "dense": [
             {
@@ -166,6 +189,7 @@ def _parse(node: _Node) -> Manifest:
         tokenizer=_parse_tokenizer(node["tokenizer"]),
         source=_parse_source(node["source"]),
         skipped=_parse_skipped(node["skipped"]),
+        calibration=_parse_calibration(node),
     )
 
 
@@ -208,8 +232,8 @@ def _parse_experts(node: _Node, config: ModelConfig) -> tuple[ExpertLayout | Non
 
 def _parse_expert_crcs(node: _Node, config: ModelConfig) -> tuple[tuple[int, ...], ...]:
     layers = tuple(tuple(crc.integer(0, MAX_CRC) for crc in layer.items()) for layer in node.items())
-    if [len(layer) for layer in layers] != [config.num_experts] * config.num_layers:
-        raise PackError(f"{node.where}: must be {config.num_layers} lists of {config.num_experts} checksums")
+    if [len(layer) for layer in layers] != [config.num_experts] * config.num_expert_layers:
+        raise PackError(f"{node.where}: must be {config.num_expert_layers} lists of {config.num_experts} checksums")
     return layers
 
 
@@ -262,6 +286,14 @@ def _parse_source(node: _Node) -> dict[str, Any]:
 def _parse_skipped(node: _Node) -> dict[str, dict[str, int]]:
     kinds = {kind: node[kind] for kind in node.mapping()}
     return {kind: {key: item[key].integer() for key in ("tensors", "nbytes")} for kind, item in kinds.items()}
+
+
+def _parse_calibration(node: _Node) -> Calibration | None:
+    """None as well in packs from before there was any."""
+    if node.mapping().get("calibration") is None:
+        return None
+    calibration = node["calibration"]
+    return Calibration(calibration["sha256"].text(), calibration["tokens"].integer(1))
 
 
 def _dump_layout(layout: MatrixLayout) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from edge.errors import CheckpointError
 
 PREFIXES = ("model.language_model.", "model.")  # the nested type's, the text type's
 LM_HEAD = "lm_head.weight"
-SKIPPED = {"vision": ("model.visual.", "visual."), "mtp": ("mtp.",)}
+MTP_PREFIX = "mtp."  # of the multi-token-prediction layer, in checkpoints beside the prefix and in packs
+SKIPPED = {"vision": ("model.visual.", "visual."), "mtp": (MTP_PREFIX,)}
 
 
 class Role(enum.Enum):
@@ -38,7 +39,7 @@ class DenseTensor:
     @property
     def section(self) -> str:
         """Where it lies in a pack: with all others of its layer, or alone."""
-        return ".".join(self.name.split(".")[:2])
+        return "mtp" if self.name.startswith(MTP_PREFIX) else ".".join(self.name.split(".")[:2])
 
 
 def dense_tensors(config: ModelConfig) -> tuple[DenseTensor, ...]:
@@ -49,15 +50,36 @@ def dense_tensors(config: ModelConfig) -> tuple[DenseTensor, ...]:
 def _dense(config: ModelConfig) -> Iterator[DenseTensor]:
     hidden, vocab = config.hidden_size, config.vocab_size
     yield _weight("embed_tokens", Role.QUANTIZED, vocab, hidden)
-    for layer, kind in enumerate(config.layer_types):
-        prefix = f"layers.{layer}."
-        yield _weight(prefix + "input_layernorm", Role.VECTOR, hidden)
-        yield from (_attention if kind == FULL_ATTENTION else _deltanet)(config, prefix)
-        yield _weight(prefix + "post_attention_layernorm", Role.VECTOR, hidden)
-        yield from (_router_and_shared_expert if config.num_experts else _mlp)(config, prefix + "mlp.")
+    for layer in range(config.num_layers):
+        yield from _layer(config, layer)
     yield _weight("norm", Role.VECTOR, hidden)
     if not config.tie_embeddings:
         yield _weight("lm_head", Role.QUANTIZED, vocab, hidden)
+    if config.num_mtp_layers:  # last, so that a pack without it is the beginning of one with it
+        yield from _mtp(config)
+
+
+def _layer(config: ModelConfig, layer: int) -> Iterator[DenseTensor]:
+    prefix, hidden = layer_prefix(config, layer), config.hidden_size
+    mixer = _attention if config.all_layer_types[layer] == FULL_ATTENTION else _deltanet
+    yield _weight(prefix + "input_layernorm", Role.VECTOR, hidden)
+    yield from mixer(config, prefix)
+    yield _weight(prefix + "post_attention_layernorm", Role.VECTOR, hidden)
+    yield from (_router_and_shared_expert if config.num_experts else _mlp)(config, prefix + "mlp.")
+
+
+def _mtp(config: ModelConfig) -> Iterator[DenseTensor]:
+    hidden = config.hidden_size
+    yield _weight("mtp.pre_fc_norm_embedding", Role.VECTOR, hidden)
+    yield _weight("mtp.pre_fc_norm_hidden", Role.VECTOR, hidden)
+    yield _weight("mtp.fc", Role.QUANTIZED, hidden, 2 * hidden)  # the embedding's columns first
+    yield from _layer(config, config.num_layers)
+    yield _weight("mtp.norm", Role.VECTOR, hidden)
+
+
+def layer_prefix(config: ModelConfig, layer: int) -> str:
+    """Of a layer's tensors; the MTP layer comes after the last one."""
+    return f"layers.{layer}." if layer < config.num_layers else f"mtp.layers.{layer - config.num_layers}."
 
 
 def _attention(config: ModelConfig, prefix: str) -> Iterator[DenseTensor]:
@@ -155,9 +177,9 @@ def part_shape(config: ModelConfig, part: Part) -> tuple[int, int]:
     return (hidden, size) if part is Part.DOWN else (size, hidden)
 
 
-def fused_source(layer: int, part: Part) -> str:
+def fused_source(config: ModelConfig, layer: int, part: Part) -> str:
     """The tensor that holds this part of all experts of a layer: [E, 2I, H] with gate rows first, or [E, H, I]."""
-    return f"layers.{layer}.mlp.experts.{'down_proj' if part is Part.DOWN else 'gate_up_proj'}"
+    return f"{layer_prefix(config, layer)}mlp.experts.{'down_proj' if part is Part.DOWN else 'gate_up_proj'}"
 
 
 def fused_shape(config: ModelConfig, part: Part) -> tuple[int, int, int]:
@@ -166,13 +188,18 @@ def fused_shape(config: ModelConfig, part: Part) -> tuple[int, int, int]:
     return (config.num_experts, rows if part is Part.DOWN else 2 * rows, cols)
 
 
-def single_source(layer: int, expert: int, part: Part) -> str:
+def single_source(config: ModelConfig, layer: int, expert: int, part: Part) -> str:
     """The tensor that holds this part of one expert."""
-    return f"layers.{layer}.mlp.experts.{expert}.{part.value}_proj.weight"
+    return f"{layer_prefix(config, layer)}mlp.experts.{expert}.{part.value}_proj.weight"
+
+
+def full_name(source: str) -> str:
+    """As a checkpoint of the text type writes a name below the prefix."""
+    return source if source == LM_HEAD or source.startswith(MTP_PREFIX) else "model." + source
 
 
 def skipped_kind(name: str) -> str | None:
-    """The key of SKIPPED for a tensor of a part that the engine does not run, None for all others."""
+    """The key of SKIPPED for a tensor of a part that the engine can do without, None for all others."""
     return next((kind for kind, prefixes in SKIPPED.items() if name.startswith(prefixes)), None)
 
 

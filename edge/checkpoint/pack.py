@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edge.checkpoint.contents import DENSE_FILE, TOKENIZER_DIR, TOKENIZER_FILES, DenseEntry
 from edge.checkpoint.disk import PackFile, file_crc
 from edge.checkpoint.layout import ExpertLayout
-from edge.checkpoint.manifest import Manifest, read_manifest
+from edge.checkpoint.manifest import Manifest, read_manifest, without_mtp
 from edge.checkpoint.matrix import Matrix, aligned_zeros
 from edge.config import ModelConfig
 from edge.errors import PackError
@@ -37,6 +37,10 @@ class Pack:
             check_size(file, nbytes)
         pack._check_tokenizer()
         return pack
+
+    def without_mtp(self) -> Self:
+        """The same pack as if it had no MTP layer."""
+        return replace(self, manifest=without_mtp(self.manifest))
 
     @property
     def name(self) -> str:

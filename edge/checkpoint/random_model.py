@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from edge.checkpoint.byte_tokenizer import VOCABULARY_SIZE, end_token_ids, write_tokenizer
 from edge.checkpoint.hf_config import DTYPE_NAMES, write_config
 from edge.checkpoint.layout import Format
-from edge.checkpoint.names import Part, dense_tensors, fused_shape, fused_source
+from edge.checkpoint.names import Part, dense_tensors, full_name, fused_shape, fused_source
 from edge.checkpoint.tensor_file import NewTensor, TensorFileWriter
 from edge.config import FULL_ATTENTION, LINEAR_ATTENTION, ModelConfig
 from edge.errors import CheckpointError
@@ -72,11 +72,10 @@ def write_random_checkpoint(
 
 def tensor_shapes(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
     for tensor in dense_tensors(config):
-        prefix = "" if tensor.name == "lm_head" else "model."
-        yield prefix + tensor.source, tensor.source_shape
-    for layer in range(config.num_layers if config.num_experts else 0):
+        yield full_name(tensor.source), tensor.source_shape
+    for layer in range(config.num_expert_layers):
         for part in (Part.GATE, Part.DOWN):  # the gate's tensor holds up as well
-            yield "model." + fused_source(layer, part), fused_shape(config, part)
+            yield full_name(fused_source(config, layer, part)), fused_shape(config, part)
 
 
 def _values(rng: np.random.Generator, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:

@@ -60,7 +60,7 @@ class LayerSignal:
 def layer_signals(config: ModelConfig) -> Iterator[LayerSignal]:
     """Of each layer in turn."""
     variance = 1.0
-    for kind in config.layer_types:
+    for kind in config.all_layer_types:
         if kind == FULL_ATTENTION:
             added, fan_in = FULL_SHARE * variance, config.num_attention_heads * config.head_dim
             mean_square = MEAN_ATTENTION_SQUARED * (MEAN_SIGMOID_SQUARED if config.attention_gate else 1)

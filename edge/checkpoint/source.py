@@ -17,6 +17,7 @@ from edge.checkpoint.json_file import read_object
 from edge.checkpoint.layout import Format
 from edge.checkpoint.names import (
     LM_HEAD,
+    MTP_PREFIX,
     DenseTensor,
     Part,
     below_prefix,
@@ -66,6 +67,7 @@ class SourceMatrix:
 class Checkpoint:
     """An open checkpoint in which every tensor was found, of the right shape and a type that can be read.
 
+    `lacks_mtp`: its config promises an MTP layer of which no tensor is there, as many quantised copies do.
     Raises: CheckpointError naming what is missing, unknown or wrong. Reads may come from several threads.
     """
 
@@ -83,6 +85,9 @@ class Checkpoint:
             self._names = below_prefix(self._set.tensors)
             if LM_HEAD in self._names:  # transformers takes the head that is there, whatever the config says of tying
                 self.config = replace(self.config, tie_embeddings=False)
+            self.lacks_mtp = bool(self.config.num_mtp_layers) and not self._has_mtp()
+            if self.lacks_mtp:
+                self.config = self.config.without_mtp()
             self.skipped = self._skipped()
             self._check_tensors()
         except BaseException:
@@ -116,15 +121,15 @@ class Checkpoint:
     def expert(self, layer: int, expert: int, part: Part) -> SourceMatrix:
         """One matrix of one expert, be it fused in the checkpoint or not."""
         rows, cols = part_shape(self.config, part)
-        fused = fused_source(layer, part)
+        fused = fused_source(self.config, layer, part)
         if fused in self._names:
             first = expert * fused_shape(self.config, part)[1] + (rows if part is Part.UP else 0)
             return self._matrix(fused, (range(first, first + rows),), cols)
-        return self._matrix(single_source(layer, expert, part), (range(rows),), cols)
+        return self._matrix(single_source(self.config, layer, expert, part), (range(rows),), cols)
 
     def expert_form(self, part: Part) -> Format:
         """The narrowest precision that holds this part of every expert exactly."""
-        layers, experts = range(self.config.num_layers), range(self.config.num_experts)
+        layers, experts = range(self.config.num_expert_layers), range(self.config.num_experts)
         forms = {self.expert(layer, expert, part).form for layer in layers for expert in experts}
         return forms.pop() if len(forms) == 1 else Format.F32
 
@@ -132,11 +137,18 @@ class Checkpoint:
         full_name = self._names[name]
         return SourceMatrix(self._set.tensors[full_name], full_name, runs, cols)
 
+    def _has_mtp(self) -> bool:
+        return any(name.startswith(MTP_PREFIX) for name in self._names)
+
+    def _is_skipped(self, name: str) -> bool:
+        kind = skipped_kind(name)
+        return kind is not None and not (kind == "mtp" and self.config.num_mtp_layers)
+
     def _skipped(self) -> dict[str, dict[str, int]]:
         """Tensors of parts that the engine does not run, by kind: how many and how big."""
         skipped: dict[str, Counter[str]] = {}
         for name, file in self._set.tensors.items():
-            if kind := skipped_kind(name):
+            if (kind := skipped_kind(name)) and self._is_skipped(name):
                 counts = skipped.setdefault(kind, Counter(tensors=0, nbytes=0))
                 counts.update(tensors=1, nbytes=file.tensors[name].nbytes)
         return {kind: dict(counts) for kind, counts in skipped.items()}
@@ -146,7 +158,7 @@ class Checkpoint:
         problems = []
         if missing := expected.keys() - self._names.keys():
             problems.append(f"missing tensors {name_some(missing)}")
-        if unknown := {self._names[n] for n in self._names.keys() - expected.keys() if not skipped_kind(n)}:
+        if unknown := {self._names[n] for n in self._names.keys() - expected.keys() if not self._is_skipped(n)}:
             problems.append(f"unknown tensors {name_some(unknown)}")
         for name in sorted(expected.keys() & self._names.keys()):
             full_name = self._names[name]
@@ -161,12 +173,13 @@ class Checkpoint:
     def _expected_shapes(self) -> dict[str, tuple[int, ...]]:
         config = self.config
         shapes = {tensor.source: tensor.source_shape for tensor in dense_tensors(config)}
-        for layer in range(config.num_layers):
-            for part in Part if config.num_experts else ():
-                if fused_source(layer, part) in self._names:
-                    shapes[fused_source(layer, part)] = fused_shape(config, part)
+        for layer in range(config.num_expert_layers):
+            for part in Part:
+                fused = fused_source(config, layer, part)
+                if fused in self._names:
+                    shapes[fused] = fused_shape(config, part)
                 else:
-                    names = (single_source(layer, expert, part) for expert in range(config.num_experts))
+                    names = (single_source(config, layer, expert, part) for expert in range(config.num_experts))
                     shapes |= dict.fromkeys(names, part_shape(config, part))
         return shapes
 

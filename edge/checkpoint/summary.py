@@ -22,7 +22,8 @@ class Parameters:
 
 
 def count_parameters(config: ModelConfig) -> Parameters:
-    """Embedding and head count as active, as model cards have it."""
+    """Embedding and head count as active, as model cards have it, and an MTP layer not at all."""
+    config = config.without_mtp()
     dense = sum(math.prod(tensor.shape) for tensor in dense_tensors(config))
     expert = sum(math.prod(part_shape(config, part)) for part in Part)
     return Parameters(

@@ -45,7 +45,7 @@ class SynthOptions:
     def __post_init__(self) -> None:
         if not self.config.num_experts and (self.distinct_layers is not None or self.is_skewed):
             raise CheckpointError(f"{self.name} is dense: it has no experts to link to others' files or to route to")
-        most = self.config.num_layers
+        most = len(self.config.all_layer_types)
         if self.distinct_layers is not None and not 1 <= self.distinct_layers <= most:
             raise CheckpointError(f"{self.distinct_layers} distinct layers; possible: 1 to {most}")
         if self.seed < 0:
@@ -54,7 +54,7 @@ class SynthOptions:
     @property
     def num_expert_files(self) -> int:
         """Files of experts that differ; 0 in a dense model."""
-        return (self.distinct_layers or self.config.num_layers) if self.config.num_experts else 0
+        return min(self.distinct_layers or self.config.num_expert_layers, self.config.num_expert_layers)
 
 
 class Synthesis:
@@ -160,7 +160,7 @@ class Synthesis:
 
     def _link_other_layers(self) -> None:
         directory, distinct = self._workspace.path, self._options.num_expert_files
-        for layer in range(distinct, self._config.num_layers):
+        for layer in range(distinct, self._config.num_expert_layers):
             link = directory / expert_file(layer)
             link.unlink(missing_ok=True)  # of an earlier run
             os.link(directory / expert_file(layer % distinct), link)

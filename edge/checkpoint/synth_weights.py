@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from edge.checkpoint.contents import DenseEntry
 from edge.checkpoint.layout import ExpertLayout
 from edge.checkpoint.matrix import Bytes, expert_matrices
+from edge.checkpoint.names import MTP_PREFIX
 from edge.checkpoint.random_signal import (
     KEY_CONV_STD,
     NUM_CONSTANT,
@@ -53,7 +54,7 @@ class SynthWeights:
         elif entry.name == "embed_tokens":
             yield from RandomMatrix(entry.layout, 1, seed, constant=constant_of(self._config)).pieces()
         elif entry.name.endswith(".mlp.gate"):
-            layer = _layer(entry.name)
+            layer = self._layer(entry.name)
             variance, rng = self._signals[layer].router_variance, np.random.default_rng(seed)
             yield float_bytes(router_rows(self._config, self._offsets_of(layer), variance, rng), entry.layout)
         elif std := self._written_std(entry.name):
@@ -78,10 +79,14 @@ class SynthWeights:
     def _written_std(self, name: str) -> float | None:
         """Of a matrix that writes to the hidden state; None for all others."""
         if name.endswith((".o_proj", ".out_proj")):
-            return self._signals[_layer(name)].mixer_std
+            return self._signals[self._layer(name)].mixer_std
         if name.endswith((".shared_expert.down_proj", ".mlp.down_proj")):
-            return self._signals[_layer(name)].mlp_down_std
+            return self._signals[self._layer(name)].mlp_down_std
         return None
+
+    def _layer(self, name: str) -> int:
+        """To which the tensor belongs; the MTP layer follows the last one."""
+        return self._config.num_layers if name.startswith(MTP_PREFIX) else int(name.split(".")[1])
 
     @cached_property
     def _signals(self) -> tuple[LayerSignal, ...]:
@@ -103,10 +108,6 @@ class SynthWeights:
     @cached_property
     def _expert_down_std(self) -> float:
         return expert_down_std(self._config, mean_square_share(self._offsets, self._config.top_k, self._seed))
-
-
-def _layer(name: str) -> int:
-    return int(name.split(".")[1])
 
 
 def _read_std(cols: int) -> float:

@@ -40,6 +40,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("--experts", type=int, metavar="N", help="per layer, instead of as many as the model has")
     parser.add_argument("--vocab", type=int, metavar="N", help="tokens, instead of as many as the model has")
     parser.add_argument(
+        "--mtp",
+        action="store_true",
+        help="with the MTP layer of Qwen3.5, which drafts tokens; at random, hardly one of them is right",
+    )
+    parser.add_argument(
         "--bits", type=float, choices=BITS, default=4, metavar="BITS", help="as `convert` has them (default: 4)"
     )
     parser.add_argument(
@@ -76,7 +81,13 @@ def run(args: argparse.Namespace) -> int:
 
     options = SynthOptions(
         name=f"{args.geometry}-synthetic",
-        config=geometry(args.geometry, num_layers=args.layers, num_experts=args.experts, vocab_size=args.vocab),
+        config=geometry(
+            args.geometry,
+            num_layers=args.layers,
+            num_experts=args.experts,
+            vocab_size=args.vocab,
+            has_mtp=args.mtp,
+        ),
         bits=args.bits,
         group=args.group,
         distinct_layers=args.distinct_layers,
