@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ops.demo.tasks.checks import LastNumber
+from edge.evaluation.checks import LastNumber
 from ops.demo.tasks.dialogue import Dialogue, Turn
 from ops.demo.tasks.draw import KNOWN, Draw
 from ops.demo.tasks.phrases import ask

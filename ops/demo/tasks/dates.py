@@ -1,6 +1,6 @@
 """Weekdays, days between two dates and dates some days later, in a year that is no leap year."""
 
-from ops.demo.tasks.checks import EndsWith, LastNumber
+from edge.evaluation.checks import EndsWith, LastNumber
 from ops.demo.tasks.dialogue import Dialogue, Turn
 from ops.demo.tasks.draw import Draw
 from ops.demo.tasks.phrases import ask

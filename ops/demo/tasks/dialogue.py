@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ops.demo.tasks.checks import Check
+from edge.evaluation.checks import Check
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """What flashgate's tags, floors, lanes and reasons mean, by the router's own tables (router/privacy, router/policy)."""
 
-from ops.demo.tasks.checks import Mentions
+from edge.evaluation.checks import Mentions
 from ops.demo.tasks.dialogue import Dialogue, Turn
 from ops.demo.tasks.draw import Draw
 from ops.demo.tasks.phrases import ask

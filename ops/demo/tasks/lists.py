@@ -1,6 +1,6 @@
 """Sorting, counting and finding the largest, over numbers and words."""
 
-from ops.demo.tasks.checks import LastNumber, SameText
+from edge.evaluation.checks import LastNumber, SameText
 from ops.demo.tasks.dialogue import Dialogue, Turn
 from ops.demo.tasks.draw import Draw
 from ops.demo.tasks.phrases import ask

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ops.demo.tasks.checks import Mentions
+from edge.evaluation.checks import Mentions
 from ops.demo.tasks.dialogue import Dialogue, Turn
 from ops.demo.tasks.draw import Draw
 from ops.demo.tasks.phrases import ask

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ops.demo.tasks.checks import Mentions, SameJson
+from edge.evaluation.checks import Mentions, SameJson
 from ops.demo.tasks.dates import LENGTHS, date
 from ops.demo.tasks.dialogue import Dialogue, Turn
 from ops.demo.tasks.draw import Draw

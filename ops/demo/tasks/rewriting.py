@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from ops.demo.tasks.checks import SameText
+from edge.evaluation.checks import SameText
 from ops.demo.tasks.dialogue import Dialogue, Turn
 from ops.demo.tasks.draw import Draw
 from ops.demo.tasks.phrases import ask

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
+from edge.evaluation.checks import EndsWith, LastNumber
 from ops.demo.tasks.arithmetic import Problem
-from ops.demo.tasks.checks import EndsWith, LastNumber
 from ops.demo.tasks.dialogue import Dialogue, Turn
 from ops.demo.tasks.draw import Draw
 from ops.demo.tasks.phrases import ask

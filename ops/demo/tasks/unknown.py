@@ -1,6 +1,6 @@
 """What lies outside: the model says that it does not know. Inside: who it is, and a few civilities."""
 
-from ops.demo.tasks.checks import Mentions
+from edge.evaluation.checks import Mentions
 from ops.demo.tasks.dialogue import Dialogue, Turn
 from ops.demo.tasks.draw import Draw
 from ops.demo.tasks.phrases import ask
