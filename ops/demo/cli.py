@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
+from ops.demo.questions import FILE, PER_TASK, question_file
 from ops.demo.recipe import Recipe
 
 EPILOG = """\
@@ -16,6 +17,7 @@ From nothing to a model, which training can be stopped and killed at any time:
   python -m ops.demo train RUN --minutes 60           # again and again until it says done; --help for the recipe
   python -m ops.demo evaluate RUN --per-task 100      # held-out questions, judged by program
   python -m ops.demo export RUN OUT                   # a checkpoint: flashgate-edge convert OUT PACK
+  python -m ops.demo questions                        # the examination for: flashgate-edge eval OUT --questions
 Needs the extra `demo`: pip install -e '.[demo]'
 """
 TOKENIZER_CHATS = 40_000
@@ -74,6 +76,17 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--failures", type=int, default=3, help="wrong answers shown per task (default: %(default)s)")
     evaluate.add_argument("--threads", type=int, default=2, help="cores to use (default: %(default)s)")
     evaluate.set_defaults(run=_evaluate)
+
+    questions = commands.add_parser(
+        "questions",
+        help="write the examination as a question file",
+        description="Write held-out questions with their judges as JSON Lines, for `flashgate-edge eval --questions`.",
+    )
+    questions.add_argument(
+        "--out", type=Path, default=FILE, metavar="FILE", help="file to write (default: %(default)s)"
+    )
+    questions.add_argument("--per-task", type=int, default=PER_TASK, help="questions (default: %(default)s)")
+    questions.set_defaults(run=_questions)
 
     export = commands.add_parser("export", help="write the model as a Hugging Face checkpoint")
     export.add_argument("folder", metavar="RUN", type=Path, help="folder of a training")
@@ -150,6 +163,12 @@ def _evaluate(args: argparse.Namespace) -> int:
         model = Training(args.folder, Recipe()).model.causal
     answer = transformers_answerer(model, load_tokenizer(args.folder))
     print(table(examine(answer, items(args.per_task)), args.failures))
+    return 0
+
+
+def _questions(args: argparse.Namespace) -> int:
+    args.out.write_text(question_file(args.per_task), encoding="utf-8")
+    print(f"wrote {args.out}: {args.out.stat().st_size} bytes")
     return 0
 
 
