@@ -18,7 +18,14 @@ import numpy as np
 ARCHITECTURE = "qwen35moe"
 BLOCK_WEIGHTS, BLOCK_BYTES = 32, 18  # of Q4_0: a float16 scale, then 32 codes of 4 bits
 WRITE_BYTES = 64 * 1024**2
-CODE_SPREAD = 4.61  # standard deviation of a code that is uniform over -8 ... 7
+# Codes stand for -8 ... 7. Drawn evenly they have a mean, and a matrix of weights with a mean adds one and the same
+# vector to every token: after two layers all tokens have the same experts. So there are no -8 but more zeros.
+CENTRED = np.array([byte | 8 * (byte % 16 == 0) | 128 * (byte < 16) for byte in range(256)], np.uint8)
+CODE_SPREAD = 17.5**0.5  # their standard deviation
+# What layers add to a token's embedding is small beside it, so that its routing stays its own.
+EMBEDDING_SPREAD = 1.0
+WRITERS = ("attn_output", "ssm_out", "ffn_down_shexp", "ffn_down_exps")
+WRITER_SCALE = 0.25
 
 Shape = tuple[int, ...]
 
@@ -88,13 +95,21 @@ def nbytes(shape: Shape) -> int:
     return int(np.prod(shape)) // BLOCK_WEIGHTS * BLOCK_BYTES
 
 
-def codes(shape: Shape, random: np.random.Generator) -> Iterator[Any]:
-    """The bytes of a Q4_0 tensor piece by piece, its weights of variance 1 / columns."""
-    scale = np.float16(1 / CODE_SPREAD / shape[-1] ** 0.5).tobytes()
+def spread(name: str, shape: Shape) -> float:
+    """Standard deviation of a matrix's weights: products keep the size of what they are given."""
+    if name == "token_embd.weight":
+        return EMBEDDING_SPREAD
+    scale = WRITER_SCALE if any(part in name for part in WRITERS) else 1.0
+    return float(scale / shape[-1] ** 0.5)
+
+
+def codes(shape: Shape, spread: float, random: np.random.Generator) -> Iterator[Any]:
+    """The bytes of a Q4_0 tensor piece by piece."""
+    scale = np.float16(spread / CODE_SPREAD).tobytes()
     left = nbytes(shape)
     while left:
         blocks = min(left, WRITE_BYTES) // BLOCK_BYTES
-        piece = np.frombuffer(random.bytes(blocks * BLOCK_BYTES), np.uint8).reshape(blocks, BLOCK_BYTES).copy()
+        piece = CENTRED[np.frombuffer(random.bytes(blocks * BLOCK_BYTES), np.uint8)].reshape(blocks, BLOCK_BYTES)
         piece[:, :2] = np.frombuffer(scale, np.uint8)
         yield piece
         left -= piece.nbytes
@@ -122,9 +137,9 @@ def write(path: Path, config: dict[str, Any], seed: int = 0) -> None:
         writer.write_tensor_data(value)
     # By hand: the writer wants each tensor whole in memory, and one layer's experts are over a gigabyte.
     file, done, total = writer.fout[0], 0, file_bytes(config)
-    for shape in shapes.values():
+    for name, shape in shapes.items():
         writer.write_padding(file, file.tell())
-        for piece in codes(shape, random):
+        for piece in codes(shape, spread(name, shape), random):
             file.write(piece.data)
             done += piece.nbytes
             sys.stderr.write(f"\rwriting {path.name}: {done / 1e9:.1f} of {total / 1e9:.1f} GB")
