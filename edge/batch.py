@@ -54,6 +54,7 @@ class Batch:
         self.segments = segments
         self.kept = [index for index, segment in enumerate(segments) if len(segment.ids)]
         self.errors: dict[int, StorageError] = {}  # of the segments that left because their weights could not be read
+        self.routing = np.zeros((len(segments), 3))  # what each segment's rows add to RoutingCounts; 0 if not counted
         self._config = config
         self.blocks = self._cut()
 
@@ -66,6 +67,13 @@ class Batch:
         """f32[len(indices), H]: the last row of each of some segments, all of them kept."""
         ends = dict(self._ends())
         return self.x[[ends[index] - 1 for index in indices]]
+
+    def count(self, routing: NDArray[np.float64]) -> None:
+        """Put down to the segments what their rows [N, 3] add to RoutingCounts."""
+        begin = 0
+        for index, end in self._ends():
+            self.routing[index] += routing[begin:end].sum(0)
+            begin = end
 
     def drop(self, leaving: Collection[int]) -> None:
         """Take the rows of some segments out; what is no longer there is passed over."""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from edge.batch import Segment
 from edge.budget import logits_block_tokens, peak_resident_bytes, resident_bytes
 from edge.dense_disk import DenseWeights
+from edge.deviation import NOT_COUNTED
 from edge.engine_options import EngineOptions
 from edge.engine_parts import EngineParts, Progress, open_parts, unheard
 from edge.engine_stats import EngineStats
@@ -52,11 +53,13 @@ class Engine:
         self.config = config
         self.context_tokens = options.context_tokens
         self.plan = plan
+        self.deviation = parts.deviation  # None: the answers are the model's own
         self.last = GenerationStats(0)
         self._options = options
         self._model = parts.model
         self._dense = parts.dense
         self._store = parts.store
+        self._leeway = parts.leeway
         self._states = StatePool(config, plan.num_sequences, options.context_tokens)
         has_all_experts = plan.num_slots == config.num_layers * config.num_experts
         is_resident = has_all_experts and not plan.streamed_layers
@@ -205,6 +208,7 @@ class Engine:
             prefetch_bytes=store.prefetch_bytes,
             prefetch_wasted_bytes=store.wasted_bytes,
             prefetch_recall=store.lookahead.recall,
+            routing=self._leeway.total if self._leeway else NOT_COUNTED,
         )
 
     def forget(self, tenant: str) -> None:

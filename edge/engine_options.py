@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from edge.deviation import check_deviation
 from edge.errors import RequestError
 from edge.experts.tuning import ReadSetting
 
@@ -27,6 +28,9 @@ class EngineOptions:
     verify: Literal["first", "always", "off"] = "always"  # which reads of an expert are checked against its checksum
     prefetch: bool = True  # read ahead what the next layer is guessed to need, where the disk idles
     reading: ReadSetting | None = None  # how the disk is asked; None: chosen by a short probe where experts stream
+    # What changes the answers for the sake of speed (edge/deviation.py); None: the model's own.
+    experts_per_token: int | None = None  # fewer than the model's makers chose
+    substitute: float | None = None  # an expert in RAM stands in for a missing one if at least so many times as likely
 
     def __post_init__(self) -> None:
         for name in ("memory_bytes", "context_tokens", "threads", "chunk_tokens", "max_sequences", "expert_slots"):
@@ -39,6 +43,7 @@ class EngineOptions:
             raise RequestError("prefix_dir and prefix_disk_bytes go together: where, and how much at most")
         if self.prefix_dir and self.prefix_memory_bytes == 0:
             raise RequestError("prefix_memory_bytes is 0: snapshots reach prefix_dir through memory")
+        check_deviation(self.experts_per_token, self.substitute)
 
 
 def _check_least(name: str, value: int | None, least: int) -> None:

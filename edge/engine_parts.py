@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import structlog
@@ -12,10 +12,12 @@ from edge.budget import MemoryPlan, plan_memory, resident_bytes, sensible_prefix
 from edge.checkpoint.pack import Pack
 from edge.dense_disk import DenseWeights, load_dense
 from edge.dense_sizes import DenseSizes
+from edge.deviation import Deviation
 from edge.engine_options import EngineOptions
 from edge.experts.absent import NoExperts
 from edge.experts.open_store import StoreOptions, open_store
 from edge.experts.store import ExpertStore
+from edge.layers.leeway import Leeway
 from edge.locking import lock_in_ram
 from edge.model import Model
 from edge.prefix.disk import DiskTier
@@ -42,6 +44,8 @@ class EngineParts:
     store: ExpertStore | NoExperts
     model: Model
     prefix_disk: DiskTier | None
+    deviation: Deviation | None
+    leeway: Leeway | None  # that deviation at work
 
     def close(self) -> None:
         """End the reading threads, and let go of the directory of snapshots."""
@@ -54,9 +58,15 @@ class EngineParts:
 def open_parts(path: Path, options: EngineOptions, progress: Progress = unheard, watch: Watch = UNTIMED) -> EngineParts:
     """Open the packed model at `path`; `progress` is told the dense bytes loaded and all of them.
 
-    `watch` is told what the time goes to. Raises PackError, BudgetError, StorageError, PrefixDirectoryError.
+    `watch` is told what the time goes to.
+    Raises PackError, BudgetError, StorageError, PrefixDirectoryError, RequestError for options that the model forbids.
     """
     pack = Pack.open(path)
+    deviation = Deviation.asked(pack.config, options.experts_per_token, options.substitute)
+    leeway = None
+    if deviation:
+        pack, leeway = with_top_k(pack, deviation.experts), Leeway(deviation)
+        log.warning("answers_may_deviate", **asdict(deviation))
     if options.context_tokens > pack.config.max_positions:
         limits = {"context_tokens": options.context_tokens, "max_positions": pack.config.max_positions}
         log.warning("context_beyond_trained_positions", **limits)
@@ -76,9 +86,16 @@ def open_parts(path: Path, options: EngineOptions, progress: Progress = unheard,
         on_error.callback(store.close)
         if not lock_in_ram([*dense.arrays, store.memory]):
             log.warning("weights_not_locked_in_ram", bytes=plan.dense_bytes + plan.expert_bytes)
-        model = _model(pack, dense, store, watch)
+        model = _model(pack, dense, store, watch, leeway)
         on_error.pop_all()
-    return EngineParts(pack, plan, dense, store, model, prefix_disk)
+    return EngineParts(pack, plan, dense, store, model, prefix_disk, deviation, leeway)
+
+
+def with_top_k(pack: Pack, top_k: int) -> Pack:
+    """As if the model's makers had chosen that a token goes to so many experts."""
+    contents = pack.manifest.contents
+    contents = replace(contents, config=replace(contents.config, top_k=top_k))
+    return replace(pack, manifest=replace(pack.manifest, contents=contents))
 
 
 def planned(pack: Pack, options: EngineOptions) -> MemoryPlan:
@@ -97,7 +114,9 @@ def planned(pack: Pack, options: EngineOptions) -> MemoryPlan:
     )
 
 
-def _model(pack: Pack, dense: DenseWeights, store: ExpertStore | NoExperts, watch: Watch) -> Model:
+def _model(
+    pack: Pack, dense: DenseWeights, store: ExpertStore | NoExperts, watch: Watch, leeway: Leeway | None
+) -> Model:
     source = store if isinstance(store, ExpertStore) else None
     return Model(
         pack.config,
@@ -108,6 +127,7 @@ def _model(pack: Pack, dense: DenseWeights, store: ExpertStore | NoExperts, watc
         stream=dense.stream,
         head=dense.head,
         embedding=dense.embedding,
+        leeway=leeway,
     )
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from edge.deviation import NOT_COUNTED, RoutingCounts
 from edge.errors import EdgeError
 
 
@@ -25,6 +26,7 @@ class GenerationStats:
     expert_lookups: int = 0
     expert_read_bytes: int = 0
     disk_seconds: float = 0.0
+    routing: RoutingCounts = NOT_COUNTED  # of its own rows; all zero unless something may deviate
 
 
 @dataclass(frozen=True, slots=True)

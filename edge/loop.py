@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from edge.batch import Batch
 from edge.config import ModelConfig
+from edge.deviation import counted
 from edge.errors import CancelledError, EdgeError, PackError, RequestError, StorageError
 from edge.events import Event, Failed, Finished, GenerationStats, Started, Token
 from edge.experts.absent import NoExperts
@@ -107,7 +108,11 @@ class RequestLoop:
         except StorageError as error:  # of weights that every sequence needs
             return self._fail_all(running, error)
         kept = [(index, running[index]) for index in batch.kept]
-        for _, sequence in kept:
+        for index, sequence in kept:
+            counts = counted(batch.routing[index])
+            sequence.stats.routing += counts
+            if counts.substituted:
+                sequence.visit.spoil()
             sequence.visit.computed()
             if sequence.job in plan.prompts:
                 self._scheduler.advance(sequence.job, plan.prompts[sequence.job])

@@ -21,6 +21,7 @@ from edge.layers.attention import Attention
 from edge.layers.deltanet import GatedDeltaNet
 from edge.layers.embedding import embed
 from edge.layers.head import StreamedHead
+from edge.layers.leeway import Leeway
 from edge.layers.mlp import GatedMlp
 from edge.layers.moe import ExpertSource, GuessTaker, Meanwhile, SparseMoe
 from edge.layers.weights import Tensor, Weights
@@ -41,8 +42,15 @@ class DecoderLayer:
     """Token mixer and feed-forward part, each on a normalised input and added to the residual stream."""
 
     def __init__(
-        self, config: ModelConfig, index: int, weights: Weights, source: ExpertSource | None, watch: Watch
+        self,
+        config: ModelConfig,
+        index: int,
+        weights: Weights,
+        source: ExpertSource | None,
+        watch: Watch,
+        leeway: Leeway | None = None,
     ) -> None:
+        self._leeway = leeway
         self._eps, self._plus_one = config.rms_norm_eps, config.norm_plus_one
         self._input_norm = weights.vector("input_layernorm", config.hidden_size)
         self._post_norm = weights.vector("post_attention_layernorm", config.hidden_size)
@@ -58,7 +66,7 @@ class DecoderLayer:
         if source is None:
             self._mlp = GatedMlp(config.hidden_size, config.mlp_size, weights.under("mlp"))
         else:
-            self._moe = SparseMoe(config, index, weights.under("mlp"), source, watch)
+            self._moe = SparseMoe(config, index, weights.under("mlp"), source, watch, leeway)
         self._in_mlp = watch.span(MLP)
         self._next: DecoderLayer | None = None
         self._taker: GuessTaker | None = None
@@ -82,6 +90,8 @@ class DecoderLayer:
             guess = self._guess(x) if self._taker and self._taker.wants_guesses(is_scan=is_scan) else None
             y, failed = self._moe.forward(normal, is_scan=is_scan, meanwhile=guess)
             x += y
+            if self._leeway:
+                batch.count(self._leeway.last)
             batch.fail(failed)
 
     def _guess(self, x: NDArray[np.float32]) -> Meanwhile:
@@ -127,10 +137,12 @@ class Model:
         stream: DenseStream | None = None,
         head: StreamedHead | None = None,
         embedding: DiskRows | None = None,
+        leeway: Leeway | None = None,
     ) -> None:
         """`source` is None for a model without experts; `taker` is told what each next layer may need of it.
 
         `stream` holds the matrices that `tensors` lacks of some layers; `head` and `embedding` stand for missing ones.
+        `leeway`: what may depart from the routers' choice, and counts it.
         """
         self._config = config
         self._in_head = watch.span(HEAD)
@@ -142,7 +154,7 @@ class Model:
 
         def layer(index: int, matrices: Mapping[str, Tensor]) -> DecoderLayer:
             weights = Weights({**tensors, **matrices}).under(f"layers.{index}")
-            return DecoderLayer(config, index, weights, source, watch)
+            return DecoderLayer(config, index, weights, source, watch, leeway)
 
         self._layers: tuple[DecoderLayer | StreamedLayer, ...] = tuple(
             StreamedLayer(stream, index, partial(layer, index))

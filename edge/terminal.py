@@ -12,6 +12,7 @@ from tqdm import tqdm
 from edge.answer import AnswerStream
 from edge.budget import format_bytes, parse_bytes
 from edge.checkpoint.pack import Pack
+from edge.deviation import Deviation, RoutingCounts
 from edge.engine import Engine
 from edge.engine_options import EngineOptions
 from edge.errors import RequestError
@@ -38,13 +39,18 @@ def generate(args: argparse.Namespace) -> int:
     sampling = _sampling(args, tokenizer.defaults if tokenizer else SamplingDefaults())
     answer = AnswerStream(tokenizer, args.stop, tokenizer.eos_token_ids if tokenizer else ())
     options = EngineOptions(
-        memory_bytes=parse_bytes(args.memory), context_tokens=args.context, threads=args.threads, verify=args.verify
+        memory_bytes=parse_bytes(args.memory),
+        context_tokens=args.context,
+        threads=args.threads,
+        verify=args.verify,
+        experts_per_token=args.experts_per_token,
+        substitute=args.substitute,
     )
     with _loading() as progress:
         engine = Engine.load(args.model, options, progress)
     with contextlib.closing(engine):
         ended = _stream(engine, ids, sampling, answer, _write_text if tokenizer else _write_ids)
-        _print_summary(engine.last, engine.stats().memory_bytes, ended)
+        _print_summary(engine.last, engine.deviation, engine.stats().memory_bytes, ended)
     return INTERRUPTED if ended == "interrupted" else 0
 
 
@@ -137,7 +143,7 @@ def _waiting(num_tokens: int) -> Iterator[Callable[[], bool]]:
         yield show_and_go_on
 
 
-def _print_summary(stats: "GenerationStats", memory_bytes: int, ended: str) -> None:
+def _print_summary(stats: "GenerationStats", deviation: Deviation | None, memory_bytes: int, ended: str) -> None:
     decoded = max(0, stats.completion_tokens - 1)
     hits = f"{stats.expert_hits / stats.expert_lookups:.1%}" if stats.expert_lookups else "no look-ups"
     lines = (
@@ -145,10 +151,20 @@ def _print_summary(stats: "GenerationStats", memory_bytes: int, ended: str) -> N
         f"decode              {stats.completion_tokens} tokens, {_rate(decoded, stats.decode_seconds)}",
         f"time to first token {stats.ttft_seconds:.3f} s",
         f"expert cache        {hits} hit rate, {format_bytes(stats.expert_read_bytes)} read from disk",
+        *(_deviations(deviation, stats.routing) if deviation else ()),
         f"memory              {format_bytes(memory_bytes)}",
         f"finish reason       {ended}",
     )
     sys.stderr.write("\n".join(("", *lines, "")))
+
+
+def _deviations(deviation: Deviation, routing: RoutingCounts) -> Iterator[str]:
+    if deviation.experts != deviation.own_experts:
+        yield f"experts per token   {deviation.experts}, the model's own are {deviation.own_experts}"
+    if deviation.substitute is not None:
+        agreement = routing.agreement(deviation.experts)
+        yield f"experts replaced    {routing.substituted}: {agreement:.1%} were the router's own"
+    yield f"router's weight     {routing.mean_weight_kept:.1%} of that of the model's own choice"
 
 
 def _rate(tokens: int, seconds: float) -> str:

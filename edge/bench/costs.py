@@ -109,6 +109,9 @@ def _tensor(file: PackFile, entry: DenseEntry) -> Tensor:
     return Matrix(entry.layout, data) if entry.layout else data.view(np.float32).reshape(entry.shape)
 
 
+_Blocks = Iterator[Iterator[Batch]]
+
+
 class _Experts:
     """An ExpertSource of which every expert is in RAM: some real ones stand for all."""
 
@@ -122,8 +125,11 @@ class _Experts:
             pack.read_expert(index // pack.config.num_experts, index % pack.config.num_experts, block)
 
     @contextmanager
-    def fetch(self, layer: int, experts: Sequence[int], *, is_scan: bool) -> Iterator[Iterator[Batch]]:  # noqa: ARG002
+    def fetch(self, layer: int, experts: Sequence[int], *, is_scan: bool, spared: Sequence[int] = ()) -> _Blocks:  # noqa: ARG002
         yield iter([[(expert, self._next_block()) for expert in experts]])
+
+    def holds(self, layer: int, expert: int) -> bool:  # noqa: ARG002 of the protocol
+        return True
 
     def _next_block(self) -> NDArray[np.uint8]:
         self.num_lookups += 1

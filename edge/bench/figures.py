@@ -47,6 +47,8 @@ def figures(
         "prefetch_bytes_per_token": decode.prefetch_bytes / decode.tokens,
         "prefetch_wasted_bytes_per_token": decode.prefetch_wasted_bytes / decode.tokens,
         "prefetch_recall": measured.prefetch_recall,
+        "substituted_experts_per_token": decode.routing.substituted / decode.tokens,
+        "router_weight_kept": decode.routing.mean_weight_kept,
         "dense_bytes_per_token": decode.dense_read_bytes / decode.tokens,
         "expert_lookups_per_token": decode.lookups / decode.tokens,
         "ram_bytes_per_token": decode_load.ram_bytes / decode.tokens,

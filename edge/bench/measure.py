@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from time import perf_counter
 
 from edge.bench.workload import WAITING_TOKENS, RandomIds, Workload
+from edge.deviation import NOT_COUNTED, RoutingCounts
 from edge.engine import Engine
 from edge.engine_stats import EngineStats
 from edge.events import Failed, Finished, Started, Token
@@ -29,6 +30,7 @@ class Phase:
     prefetch_wasted_bytes: int  # and of these, not asked for by the layer that they were meant for
     disk_seconds: float
     seconds_by_kind: dict[str, float]
+    routing: RoutingCounts = NOT_COUNTED  # all zero unless the engine was asked to deviate
 
     @property
     def seconds(self) -> float:
@@ -181,4 +183,5 @@ class _Counters:
             prefetch_wasted_bytes=after.prefetch_wasted_bytes - self._before.prefetch_wasted_bytes,
             disk_seconds=after.disk_seconds - self._before.disk_seconds,
             seconds_by_kind=seconds,
+            routing=after.routing - self._before.routing,
         )

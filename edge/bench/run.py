@@ -4,6 +4,7 @@ import gc
 import platform
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -29,23 +30,16 @@ PROBING = "disk and RAM"
 def bench(
     path: Path,
     workload: Workload,
-    memory_bytes: int,
-    threads: int,
-    *,
-    prefetch: bool = True,
+    options: EngineOptions,
     trace: Path | None = None,
 ) -> Figures:
     """Everything that `bench --json` prints; `trace` gets the experts that each layer asked for, warm-up and all.
 
+    Context and sequences are the workload's, whatever the options say.
     Raises RequestError, PackError, BudgetError, StorageError; OSError if the trace cannot be written.
     """
-    options = EngineOptions(
-        memory_bytes=memory_bytes,
-        context_tokens=engine_context(workload),
-        threads=threads,
-        max_sequences=workload.sequences,
-        prefetch=prefetch,
-    )
+    options = replace(options, context_tokens=engine_context(workload), max_sequences=workload.sequences)
+    memory_bytes, threads = options.memory_bytes, options.threads
     pack = Pack.open(path)
     planned(pack, options)  # or refuse before anything takes time
     with _progress() as (show, loading), TraceWriter(trace) if trace else nullcontext() as writer:
@@ -60,7 +54,7 @@ def bench(
             measured = measure(engine, watch, workload, show, meter.sample)
             meter.close()
             held = footprint()
-        conditions = _conditions(engine, workload, threads)
+        conditions = _conditions(engine, workload, options)
         del engine
         gc.collect()  # its memory is what the next line measures with
         show(PROBING)
@@ -80,17 +74,19 @@ def cpu_name() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def _conditions(engine: Engine, workload: Workload, threads: int) -> Figures:
+def _conditions(engine: Engine, workload: Workload, options: EngineOptions) -> Figures:
     config = engine.config
     return {
         "model": engine.pack.name,
         "num_layers": config.num_layers,
         "num_experts": config.num_experts,
         "top_k": config.top_k,
+        "own_top_k": engine.deviation.own_experts if engine.deviation else config.top_k,
+        "substitute": options.substitute,
         "bits": engine.pack.manifest.contents.bits,
         "cpu": cpu_name(),
         "kernels": kernels.variant(),
-        "threads": threads,
+        "threads": options.threads,
         "sequences": workload.sequences,
         "prompt_tokens": workload.prompt_tokens,
         "tokens": workload.tokens,

@@ -43,6 +43,10 @@ def _speeds(f: dict[str, Any]) -> Iterator[str]:
         yield _row(
             "  read on a guess", f"{guessed} per token, {wasted} of it wasted; recall {f['prefetch_recall']:.1%}"
         )
+    if f["top_k"] != f["own_top_k"] or f["substitute"] is not None:
+        used = f"{f['top_k']} experts per layer for its own {f['own_top_k']}"
+        used += f", {f['substituted_experts_per_token']:.1f} replaced"
+        yield _row("  a token deviates", f"{used}; {f['router_weight_kept']:.1%} of the router's weight kept")
     yield _row("prompt", f"{f['prefill_tokens_per_second']:.2f} tokens/s, {_share(f, 'prefill')}")
     read = format_bytes(f["prefill_expert_bytes"] + f["prefill_dense_bytes"])
     yield _row(

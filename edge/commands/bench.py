@@ -5,6 +5,8 @@ import json
 import os
 from pathlib import Path
 
+from edge.deviation_options import add_deviation_options
+
 EPILOG = """\
 examples:
   flashgate-edge bench ~/packs/qwen --memory 3GB
@@ -49,6 +51,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--trace", type=Path, metavar="FILE", help="record which experts were asked for: for `plan --trace`"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_deviation_options(parser)
     parser.set_defaults(func=run)
 
 
@@ -59,11 +62,17 @@ def run(args: argparse.Namespace) -> int:
     from edge.bench.table import table
     from edge.bench.workload import Workload
     from edge.budget import parse_bytes
+    from edge.engine_options import EngineOptions
 
     logs.configure()
     workload = Workload(args.prompt_tokens, args.tokens, args.warmup, args.sequences, args.seed)
-    figures = bench(
-        args.model, workload, parse_bytes(args.memory), args.threads, prefetch=args.prefetch, trace=args.trace
+    options = EngineOptions(
+        memory_bytes=parse_bytes(args.memory),
+        threads=args.threads,
+        prefetch=args.prefetch,
+        experts_per_token=args.experts_per_token,
+        substitute=args.substitute,
     )
+    figures = bench(args.model, workload, options, args.trace)
     print(json.dumps(figures, indent=2) if args.json else table(figures))
     return 0

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edge.deviation_options import add_deviation_options
 from edge.errors import RequestError
 
 EPILOG = """\
@@ -51,6 +52,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--threads", type=int, default=os.cpu_count() or 1, metavar="N", help="cores to use (default: all)"
     )
+    add_deviation_options(parser)
     parser.set_defaults(func=run)
 
 
@@ -68,6 +70,8 @@ def run(args: argparse.Namespace) -> int:
         context_tokens=max(1, len(ids)),
         threads=args.threads,
         chunk_tokens=args.chunk,
+        experts_per_token=args.experts_per_token,
+        substitute=args.substitute,
     )
     engine = Engine.load(args.model, options)
     try:

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -12,6 +14,7 @@ from edge.checkpoint.layout import ExpertLayout
 from edge.config import ModelConfig
 from edge.errors import StorageError
 from edge.kernels import ExpertSum, Routing
+from edge.layers.leeway import Choice, Leeway
 from edge.layers.mlp import GatedMlp
 from edge.layers.weights import Weights
 from edge.profiling import DISK_WAIT, EXPERTS, ROUTER, SHARED_EXPERT, Watch, each
@@ -25,12 +28,18 @@ class ExpertSource(Protocol):
 
     layout: ExpertLayout
 
-    def fetch(self, layer: int, experts: Sequence[int], *, is_scan: bool) -> AbstractContextManager[Iterator[Batch]]:
+    def fetch(
+        self, layer: int, experts: Sequence[int], *, is_scan: bool, spared: Sequence[int] = ()
+    ) -> AbstractContextManager[Iterator[Batch]]:
         """Start loading `experts` (rising, distinct) of `layer`; the iterator yields each of them in one batch.
 
         If `is_scan` (a prompt passing through) one by one in rising order, else whatever is there together, before what
         is still loading. Blocks are valid until the next batch is asked for. The iterator raises StorageError.
+        `spared`: other experts that were wanted but are done without, since they are not in RAM.
         """
+
+    def holds(self, layer: int, expert: int) -> bool:
+        """Whether an expert is in RAM or on its way there."""
 
 
 class GuessTaker(Protocol):
@@ -49,8 +58,18 @@ class GuessTaker(Protocol):
 class SparseMoe:
     """The feed-forward part of one layer."""
 
-    def __init__(self, config: ModelConfig, layer: int, weights: Weights, source: ExpertSource, watch: Watch) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        layer: int,
+        weights: Weights,
+        source: ExpertSource,
+        watch: Watch,
+        leeway: Leeway | None = None,
+    ) -> None:
+        """`leeway`: what may depart from the router's choice; None: nothing."""
         self._layer = layer
+        self._leeway = leeway
         self._top_k = config.top_k
         self._norm_topk = config.norm_topk
         self._source = source
@@ -71,9 +90,11 @@ class SparseMoe:
         `meanwhile` is given what the shared expert yields, f32[T, H], while the first reads are under way.
         """
         with self._routing:
-            routing = group_by_expert(*self._route(kernels.matmul(x, self._router)))
+            choice = self._choose(kernels.matmul(x, self._router), is_scan)
+            routing = group_by_expert(choice.experts, choice.shares)
+        wanted = self._layer, routing.experts
         try:
-            with self._source.fetch(self._layer, routing.experts, is_scan=is_scan) as batches:
+            with self._source.fetch(*wanted, is_scan=is_scan, spared=choice.spared) as batches:
                 out = self._shared_expert(x)  # while the first reads are under way
                 if meanwhile:
                     meanwhile(out)
@@ -87,13 +108,17 @@ class SparseMoe:
         with self._routing:
             taker.expect(self._layer, surest_first(*kernels.route(kernels.matmul(x, self._router), self._top_k)))
 
-    def _route(self, logits: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """The experts of each token, rising, and their shares: [T, K] both."""
-        experts, shares = kernels.route(logits, self._top_k)
+    def _choose(self, logits: NDArray[np.float32], is_scan: bool) -> Choice:
+        """The experts of each token and their weights."""
+        if self._leeway is None:
+            choice = Choice(*kernels.route(logits, self._top_k))
+        else:  # a prompt reads nearly all experts in any case: to go without some would gain nothing
+            choice = self._leeway.choose(logits, None if is_scan else partial(self._source.holds, self._layer))
         if not self._norm_topk:  # what the softmax over all experts gave them, which sums to less than 1
             odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-            shares *= np.take_along_axis(odds, experts, 1).sum(1, keepdims=True) / odds.sum(1, keepdims=True)
-        return experts, shares
+            mass = np.take_along_axis(odds, choice.experts, 1).sum(1, keepdims=True) / odds.sum(1, keepdims=True)
+            choice = replace(choice, shares=choice.shares * mass)
+        return choice
 
     def _one_by_one(
         self, x: NDArray[np.float32], routing: Routing

@@ -172,6 +172,12 @@ class Visit:
             self._store.keep(address, capture.finish())
         self._open.clear()
 
+    def spoil(self) -> None:
+        """The state no longer follows from the tokens alone: nothing of it is kept from now on."""
+        self.end()
+        self._points.clear()
+        self._scope = b""
+
     def finished(self) -> None:
         """The answer has ended: a next turn may go on behind it."""
         length = self._state.length

@@ -137,8 +137,13 @@ class MemoryExperts:
         return block
 
     @contextmanager
-    def fetch(self, layer: int, experts: Sequence[int], *, is_scan: bool) -> Iterator[Iterator[Batch]]:
+    def fetch(
+        self, layer: int, experts: Sequence[int], *, is_scan: bool, spared: Sequence[int] = ()
+    ) -> Iterator[Iterator[Batch]]:
         yield self._batches(layer, experts[::-1] if self.is_backwards else experts)
+
+    def holds(self, layer: int, expert: int) -> bool:
+        return True
 
     def _batches(self, layer: int, experts: Sequence[int]) -> Iterator[Batch]:
         for expert in experts:

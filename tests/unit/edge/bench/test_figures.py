@@ -11,6 +11,7 @@ from edge.bench.footprint import GROUP, PROCESS, Footprint
 from edge.bench.measure import Measured
 from edge.bench.roofs import DISK, Load
 from edge.bench.table import table
+from edge.deviation import RoutingCounts
 from tests.unit.edge.bench.samples import FAST, MEASURED, SLOW, WEIGHTS, phase
 
 # What the project's own scripts and its users' dashboards read.
@@ -31,6 +32,8 @@ CONDITIONS = {
     "num_layers": 4,
     "num_experts": 8,
     "top_k": 2,
+    "own_top_k": 2,
+    "substitute": None,
     "bits": 4,
     "cpu": "a CPU",
     "kernels": "portable",
@@ -113,10 +116,20 @@ def test_the_table_says_what_matters() -> None:
     assert "attention" not in text  # took no time
 
 
+def test_a_run_that_may_deviate_says_how_far_it_did() -> None:
+    decode = dataclasses.replace(MEASURED.decode, routing=RoutingCounts(32, 12, 31.2))
+    values = figures(dataclasses.replace(MEASURED, decode=decode), WEIGHTS, (SLOW, FAST), 2)
+    assert values["substituted_experts_per_token"] == pytest.approx(12 / decode.tokens)
+    conditions = CONDITIONS | {"own_top_k": 8, "substitute": 0.5}
+    text = table(conditions | values | memory_figures(IN_GROUP, 3_000_000))
+    assert "a token deviates    2 experts per layer for its own 8, 1.5 replaced; 97.5% of the router's weight" in text
+    assert "deviates" not in table(report())
+
+
 def test_the_table_of_a_model_without_experts_speaks_of_layers() -> None:
     idle = phase(pass_seconds=(1.0,), tokens=2, lookups=0, hits=0)
     run = Measured(idle, dataclasses.replace(idle, dense_read_bytes=8_000_000), 1.0, 0.0)
-    dense = {"num_experts": 0, "top_k": 0, "expert_slots": 0, "streamed_layers": 3}
+    dense = {"num_experts": 0, "top_k": 0, "own_top_k": 0, "expert_slots": 0, "streamed_layers": 3}
     values = figures(run, WEIGHTS, (SLOW, FAST), 1) | memory_figures(IN_GROUP, 3_000_000)
     assert values["dense_bytes_per_token"] == 4_000_000
     assert values["decode_bound_by"] == DISK
