@@ -43,6 +43,22 @@ _GAUGES: tuple[tuple[str, str, Callable[[NodeStatus], float | None]], ...] = (
     ("temperature_celsius", "The hottest thermal zone.", lambda s: s.temperature_celsius),
     ("battery_ratio", "Charge of the battery.", lambda s: s.power.battery_fraction),
     ("uptime_seconds", "Since the server started.", lambda s: s.uptime_s),
+    ("weight_bits", "Bits per weight that the model was packed with; 16: as released.", lambda s: s.weight_bits),
+    (
+        "experts_per_token",
+        "Experts that a token goes to, where that may not be what the model would do.",
+        lambda s: s.deviation.experts if s.deviation else None,
+    ),
+    (
+        "own_experts_per_token",
+        "Those that the model would send it to.",
+        lambda s: s.deviation.own_experts if s.deviation else None,
+    ),
+    (
+        "substitute_ratio",
+        "How likely an expert in RAM must be, by a missing one, to stand in for it.",
+        lambda s: s.deviation.substitute if s.deviation else None,
+    ),
 )
 
 
@@ -78,6 +94,15 @@ class EdgeMetrics:
         self._prefix_hits = _counter(registry, "prefix_hits", "Prompts that went on where an earlier one had been.")
         self._prefix_misses = _counter(registry, "prefix_misses", "Prompts computed from their beginning.")
         self._prefix_tokens = _counter(registry, "prefix_tokens", "Prompt tokens that were known from earlier ones.")
+        self._routings = _counter(
+            registry, "expert_routings", "Choices of experts, one per token and layer, that might have deviated."
+        )
+        self._substitutions = _counter(
+            registry, "expert_substitutions", "Experts that stood in for one that was not in RAM."
+        )
+        self._weight_kept = _counter(
+            registry, "router_weight_kept", "By routing, the experts' weight as a share of that of the model's choice."
+        )
         self._batch_size = Histogram(
             "flashgate_edge_batch_size",
             "Answers that one step of the engine moved on.",
@@ -102,6 +127,9 @@ class EdgeMetrics:
                 self._prefix_hits.inc(added.prefix_hits)
                 self._prefix_misses.inc(added.prefix_misses)
                 self._prefix_tokens.inc(added.prefix_tokens)
+                self._routings.inc(added.routings)
+                self._substitutions.inc(added.substituted)
+                self._weight_kept.inc(added.weight_kept)
             case EngineStepped(step=step):
                 if size := sum(isinstance(told, Token) for told in step.events):
                     self._batch_size.observe(size)

@@ -4,6 +4,8 @@ import argparse
 import os
 from pathlib import Path
 
+from edge.deviation_options import add_deviation_options
+
 EPILOG = """\
 examples:
   flashgate-edge serve ~/packs/qwen --memory 6GB
@@ -12,6 +14,7 @@ examples:
 
 Once a first request can be served, one line on stdout says so and where:
   ready flashgate-edge grpc=127.0.0.1:50051 metrics=127.0.0.1:9101 model=qwen
+What --experts-per-token or --substitute changed is told with each answer (`deviations`), in GetStatus and in metrics.
 Logs are JSON lines on stderr and hold no prompts or answers. SIGTERM and Ctrl-C let running requests end, then exit 0.
 
 The server has no credentials and no encryption of its own: another --host than this machine's own is for a network
@@ -83,6 +86,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         metavar="S",
         help="an engine at work that gives no sign for so long is restarted (default: 120)",
     )
+    add_deviation_options(parser)
     parser.set_defaults(func=run)
 
 
@@ -111,6 +115,8 @@ def run(args: argparse.Namespace) -> int:
         prefix_memory_bytes=None if args.prefix_memory is None else parse_bytes(args.prefix_memory),
         prefix_disk_bytes=parse_bytes(args.prefix_disk),
         prefix_dir=args.prefix_dir,
+        experts_per_token=args.experts_per_token,
+        substitute=args.substitute,
     )
     # gRPC reports that it could not write to a caller who left, which our `request_ended` says already.
     logs.configure(ignored=(grpc.aio.InternalError,))

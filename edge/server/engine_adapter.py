@@ -1,6 +1,7 @@
 """edge.engine.Engine as the engine process takes it: its events and counters in the words of the pipe."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Self
 
@@ -30,6 +31,8 @@ class EngineAdapter:
             prefix_memory_bytes=command.prefix_memory_bytes,
             prefix_disk_bytes=command.prefix_disk_bytes,
             prefix_dir=None if command.prefix_dir is None else Path(command.prefix_dir),
+            experts_per_token=command.experts_per_token,
+            substitute=command.substitute,
         )
         return cls(Engine.load(Path(command.path), options, progress))
 
@@ -67,6 +70,7 @@ class EngineAdapter:
             prefix_hits=stats.prefixes.hits,
             prefix_misses=stats.prefixes.misses,
             prefix_tokens=stats.prefixes.reused_tokens,
+            **asdict(stats.routing),
         )
 
     def _told(self, event: events.Event) -> pipe.Event:
@@ -83,4 +87,12 @@ class EngineAdapter:
 
 
 def _worked(stats: GenerationStats) -> pipe.Worked:
-    return pipe.Worked(stats.expert_hits, stats.expert_lookups, stats.expert_read_bytes, stats.reused_tokens)
+    return pipe.Worked(
+        expert_hits=stats.expert_hits,
+        expert_lookups=stats.expert_lookups,
+        expert_read_bytes=stats.expert_read_bytes,
+        reused_tokens=stats.reused_tokens,
+        routings=stats.routing.routings,
+        substituted=stats.routing.substituted,
+        weight_kept=stats.routing.weight_kept,
+    )

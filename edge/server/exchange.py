@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from flashgate.v1 import edge_pb2
 
 from edge.answer import AnswerStream
+from edge.deviation import Deviation
 from edge.prompt import PromptEncoder
 from edge.server import wire
 from edge.server.admission import Admission, Completion, Happening, Job, Started
@@ -32,6 +33,8 @@ class ServedModel:
     context_tokens: int
     encoder: PromptEncoder
     tokenizer: Tokenizer | None
+    weight_bits: float
+    deviation: Deviation | None = None  # from its own answers, that the operator asked for
 
     @property
     def defaults(self) -> SamplingDefaults:
@@ -114,7 +117,7 @@ class Exchange:
         for happening in news:
             if isinstance(happening, Started):
                 self._started = self._clock()
-                await self._write(wire.started(self._model.name, self._prompt_tokens))
+                await self._write(wire.started(self._model.name, self._prompt_tokens, self._model.weight_bits))
             elif isinstance(happening, Completion):
                 text, reason = text + answer.finish(), happening.reason
             else:
@@ -146,6 +149,7 @@ class Exchange:
             ttft_s=self._since_arrival(self._first_token or now) or 0.0,
             total_s=now - self._arrived,
             worked=job.worked,
+            deviation=self._model.deviation,
         )
 
     def _since_arrival(self, moment: float | None) -> float | None:

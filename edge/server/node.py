@@ -16,10 +16,12 @@ from prometheus_client import CollectorRegistry
 from edge import logs
 from edge.budget import format_bytes
 from edge.checkpoint.pack import Pack
+from edge.deviation import Deviation
 from edge.errors import BudgetError, EdgeError, UnavailableError
 from edge.metrics import EdgeMetrics
 from edge.prompt import PromptEncoder
 from edge.server.admission import Admission
+from edge.server.agreement import Agreement
 from edge.server.exchange import ServedModel
 from edge.server.limits import MAX_CALLS, max_request_bytes
 from edge.server.metrics_http import MetricsServer
@@ -40,14 +42,19 @@ log = structlog.get_logger()
 
 
 class Node:
-    """Made on the event loop that runs it. Raises: PackError if the model's files cannot be served."""
+    """Made on the event loop that runs it.
+
+    Raises: PackError if the model's files cannot be served; RequestError for options that the model forbids.
+    """
 
     def __init__(self, options: NodeOptions) -> None:
         pack = Pack.open(options.model)
         tokenizer = None if pack.tokenizer_dir is None else Tokenizer.from_dir(pack.tokenizer_dir)
         encoder = PromptEncoder(tokenizer, pack.config.vocab_size, options.context_tokens)
+        deviation = Deviation.asked(pack.config, options.experts_per_token, options.substitute)
         registry = CollectorRegistry()
         self._options = options
+        self._agreement = Agreement(deviation)
         self._metrics = EdgeMetrics(registry, pack.name)
         self._registry = registry
         self._rates = Rates()
@@ -63,11 +70,15 @@ class Node:
             self._admission,
             self._rates,
             model=pack.name,
+            weight_bits=pack.manifest.contents.bits,
+            agreement=self._agreement,
             context_tokens=options.context_tokens,
             memory_budget_bytes=options.memory_bytes,
         )
         self._metrics.add_gauges(self._status)
-        self._model = ServedModel(pack.name, options.context_tokens, encoder, tokenizer)
+        self._model = ServedModel(
+            pack.name, options.context_tokens, encoder, tokenizer, pack.manifest.contents.bits, deviation
+        )
         self._service = EdgeService(self._model, self._admission, self._rates, self._status, self._metrics.observe)
         self._health = health.aio.HealthServicer()
         self._background: set[asyncio.Task[None]] = set()
@@ -184,6 +195,7 @@ class Node:
         match event:
             case EngineWorked(added=added):
                 self._rates.add_counters(added)
+                self._agreement.add(added)
             case EngineStepped(step=step):
                 self._pace.follow(step)
             case EngineRestarted():

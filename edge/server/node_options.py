@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from edge.budget import format_bytes
+from edge.deviation import check_deviation
 from edge.errors import BudgetError, EdgeError
 from edge.server import pipe, sensors
 from edge.server.limits import margin_bytes
@@ -31,6 +32,8 @@ class NodeOptions:
     prefix_memory_bytes: int | None = None  # for prompts' beginnings; 0: none, None: as much as is worth it
     prefix_disk_bytes: int = 0
     prefix_dir: Path | None = None
+    experts_per_token: int | None = None  # fewer than the model's own
+    substitute: float | None = None  # see edge.engine_options
     engine_command: Sequence[str] = ENGINE_COMMAND
 
     def __post_init__(self) -> None:
@@ -46,6 +49,7 @@ class NodeOptions:
             raise EdgeError(f"queue is {self.queue}: it must be 0 or more")
         if (self.prefix_dir is None) != (self.prefix_disk_bytes == 0):
             raise EdgeError("prefix_dir and prefix_disk go together: where prompts are kept, and how much at most")
+        check_deviation(self.experts_per_token, self.substitute)
         if not self.drain_s >= 0:
             raise EdgeError(f"drain_seconds is {self.drain_s}: it must be 0 or more")
         # The engine gives a sign twice a second.
@@ -69,4 +73,6 @@ def engine_share(options: NodeOptions) -> pipe.Load:
         prefix_memory_bytes=options.prefix_memory_bytes,
         prefix_disk_bytes=options.prefix_disk_bytes,
         prefix_dir=None if options.prefix_dir is None else str(options.prefix_dir),
+        experts_per_token=options.experts_per_token,
+        substitute=options.substitute,
     )

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from edge.deviation import RoutingCounts
 from edge.sampler import SamplingParams
 
 
@@ -13,6 +14,7 @@ class Counters:
     """The engine's totals since it was loaded.
 
     prefix_hits: prompts that went on where an earlier one had been; prefix_tokens: what they did not compute again.
+    The last three: edge.deviation.RoutingCounts.
     """
 
     expert_hits: int = 0
@@ -22,6 +24,14 @@ class Counters:
     prefix_hits: int = 0
     prefix_misses: int = 0
     prefix_tokens: int = 0
+    routings: int = 0
+    substituted: int = 0
+    weight_kept: float = 0.0
+
+    @property
+    def routing(self) -> RoutingCounts:
+        """The last three together."""
+        return RoutingCounts(self.routings, self.substituted, self.weight_kept)
 
     def since(self, before: "Counters") -> "Counters":
         """What was added after `before`."""
@@ -41,6 +51,8 @@ class Load:
     prefix_memory_bytes: int | None = None
     prefix_disk_bytes: int = 0
     prefix_dir: str | None = None
+    experts_per_token: int | None = None
+    substitute: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +118,23 @@ class Crashed:
 
 @dataclass(frozen=True, slots=True)
 class Worked:
-    """What one request has cost so far; `reused_tokens` of its prompt were known from an earlier one."""
+    """What one request has cost so far; `reused_tokens` of its prompt were known from an earlier one.
+
+    The last three: edge.deviation.RoutingCounts.
+    """
 
     expert_hits: int = 0
     expert_lookups: int = 0
     expert_read_bytes: int = 0
     reused_tokens: int = 0
+    routings: int = 0
+    substituted: int = 0
+    weight_kept: float = 0.0
+
+    @property
+    def routing(self) -> RoutingCounts:
+        """The last three together."""
+        return RoutingCounts(self.routings, self.substituted, self.weight_kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,8 +250,8 @@ def _event_to_list(event: Event) -> list[Any]:
             return ["Failed", event.job, event.error, event.message]
 
 
-def _worked_to_list(worked: Worked) -> list[int]:
-    return [worked.expert_hits, worked.expert_lookups, worked.expert_read_bytes, worked.reused_tokens]
+def _worked_to_list(worked: Worked) -> list[int | float]:
+    return [getattr(worked, name) for name in Worked.__slots__]
 
 
 def _event_from_list(values: list[Any]) -> Event:

@@ -8,8 +8,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
+from edge.deviation import Deviation, RoutingCounts
 from edge.server import sensors
 from edge.server.admission import Admission
+from edge.server.agreement import Agreement
 from edge.server.rates import Rates
 from edge.server.supervisor import EngineState
 
@@ -67,6 +69,9 @@ class NodeStatus:
     power: sensors.Power
     uptime_s: float
     engine_restarts: int
+    weight_bits: float
+    deviation: Deviation | None  # None: answers are the packed model's own
+    routing: RoutingCounts
 
 
 class StatusSource:
@@ -82,13 +87,16 @@ class StatusSource:
         rates: Rates,
         *,
         model: str,
+        weight_bits: float,
+        agreement: Agreement,
         context_tokens: int,
         memory_budget_bytes: int,
         root: Path = Path("/"),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._engine, self._admission, self._rates = engine, admission, rates
-        self._model, self._context_tokens = model, context_tokens
+        self._model, self._weight_bits, self._context_tokens = model, weight_bits, context_tokens
+        self._agreement = agreement
         self._memory_budget_bytes = memory_budget_bytes
         self._root, self._clock = root, clock
         self._began = clock()
@@ -132,6 +140,9 @@ class StatusSource:
             power=readings.power,
             uptime_s=now - self._began,
             engine_restarts=self._engine.restarts,
+            weight_bits=self._weight_bits,
+            deviation=self._agreement.deviation,
+            routing=self._agreement.counts,
         )
 
     def _read(self, now: float) -> sensors.Readings:

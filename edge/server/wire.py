@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from flashgate.v1 import common_pb2, edge_pb2
 from google.protobuf.duration_pb2 import Duration
 
+from edge.deviation import Deviation, RoutingCounts
 from edge.server.pipe import Worked
 from edge.server.status import NodeState, NodeStatus
 
@@ -21,8 +22,8 @@ _STATES = {
 }
 
 
-def started(model: str, prompt_tokens: int) -> edge_pb2.EdgeServiceGenerateResponse:
-    event = edge_pb2.EdgeStarted(model=model, prompt_tokens=prompt_tokens)
+def started(model: str, prompt_tokens: int, weight_bits: float) -> edge_pb2.EdgeServiceGenerateResponse:
+    event = edge_pb2.EdgeStarted(model=model, prompt_tokens=prompt_tokens, weight_bits=weight_bits)
     return edge_pb2.EdgeServiceGenerateResponse(started=event)
 
 
@@ -39,6 +40,7 @@ def finished(
     ttft_s: float,
     total_s: float,
     worked: Worked,
+    deviation: Deviation | None,
 ) -> edge_pb2.EdgeServiceGenerateResponse:
     event = edge_pb2.EdgeFinished(
         finish_reason=_FINISH_REASONS[reason],
@@ -48,6 +50,7 @@ def finished(
         expert_cache_lookups=worked.expert_lookups,
         expert_read_bytes=worked.expert_read_bytes,
         reused_prompt_tokens=worked.reused_tokens,
+        deviations=deviations(deviation, worked.routing),
     )
     return edge_pb2.EdgeServiceGenerateResponse(finished=event)
 
@@ -81,6 +84,22 @@ def status_response(status: NodeStatus) -> edge_pb2.EdgeServiceGetStatusResponse
         on_battery=status.power.on_battery,
         uptime=duration(status.uptime_s),
         engine_restarts=status.engine_restarts,
+        weight_bits=status.weight_bits,
+        deviations=deviations(status.deviation, status.routing),
+    )
+
+
+def deviations(deviation: Deviation | None, counts: RoutingCounts) -> common_pb2.Deviations | None:
+    """None, and so unset, where nothing may deviate."""
+    if deviation is None:
+        return None
+    return common_pb2.Deviations(
+        experts_per_token=deviation.experts,
+        own_experts_per_token=deviation.own_experts,
+        substitute=deviation.substitute or 0.0,
+        chosen_experts=counts.routings * deviation.experts,
+        substituted_experts=counts.substituted,
+        router_weight_kept=counts.mean_weight_kept,
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from edge.deviation import Deviation, RoutingCounts
 from edge.errors import EdgeError
 from edge.server import pipe, sensors
 from edge.server.engine_call import Listener, Prompt
@@ -43,6 +44,9 @@ STATUS = NodeStatus(
     power=sensors.Power(0.5, True),
     uptime_s=11.5,
     engine_restarts=12,
+    weight_bits=4.5,
+    deviation=Deviation(14, 13, 0.375),
+    routing=RoutingCounts(15, 16, 14.5),
 )
 FAKE_ENGINE = (sys.executable, str(Path(__file__).with_name("fake_engine.py")))
 

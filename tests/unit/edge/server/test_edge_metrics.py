@@ -7,6 +7,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from edge.deviation import Deviation
 from edge.errors import EdgeError
 from edge.metrics import EdgeMetrics
 from edge.server import sensors
@@ -80,7 +81,7 @@ def test_a_request_without_a_token_has_no_time_to_first_token(
 
 
 def test_engine_counters_go_on_over_a_restart(registry: CollectorRegistry, metrics: EdgeMetrics) -> None:
-    metrics.observe(EngineWorked(Counters(3, 10, 4096, 0.5, 2, 3, 100)))
+    metrics.observe(EngineWorked(Counters(3, 10, 4096, 0.5, 2, 3, 100, 40, 5, 39.5)))
     metrics.observe(EngineRestarted())
     metrics.observe(EngineWorked(Counters(1, 2, 4096, 0.25)))
     value = registry.get_sample_value
@@ -91,6 +92,9 @@ def test_engine_counters_go_on_over_a_restart(registry: CollectorRegistry, metri
     assert value("flashgate_edge_prefix_hits_total") == 2
     assert value("flashgate_edge_prefix_misses_total") == 3
     assert value("flashgate_edge_prefix_tokens_total") == 100
+    assert value("flashgate_edge_expert_routings_total") == 40
+    assert value("flashgate_edge_expert_substitutions_total") == 5
+    assert value("flashgate_edge_router_weight_kept_total") == 39.5
     assert value("flashgate_edge_engine_restarts_total") == 1
 
 
@@ -109,6 +113,18 @@ def test_sensors_that_the_machine_has_not_are_left_out(registry: CollectorRegist
     metrics.add_gauges(lambda: replace(STATUS, temperature_celsius=None, power=sensors.Power()))
     for name in ("temperature_celsius", "battery_ratio", "on_battery"):
         assert registry.get_sample_value(f"flashgate_edge_{name}") is None
+
+
+def test_what_may_deviate_is_shown_only_where_it_may(registry: CollectorRegistry, metrics: EdgeMetrics) -> None:
+    status = STATUS
+    metrics.add_gauges(lambda: status)
+    names = [f"flashgate_edge_{name}" for name in ("experts_per_token", "own_experts_per_token", "substitute_ratio")]
+    assert [registry.get_sample_value(name) for name in names] == [13, 14, 0.375]
+    status = replace(STATUS, deviation=Deviation(14, 13))
+    assert [registry.get_sample_value(name) for name in names] == [13, 14, None]
+    status = replace(STATUS, deviation=None)
+    assert [registry.get_sample_value(name) for name in names] == [None, None, None]
+    assert registry.get_sample_value("flashgate_edge_weight_bits") == 4.5
 
 
 def fetch(port: int, path: str) -> tuple[int, str]:

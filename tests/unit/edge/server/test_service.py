@@ -70,7 +70,7 @@ async def start(engine: PlayedEngine, events: list[Event], tokenizer: Tokenizer 
     rates = Rates()
     admission = Admission(engine, rates, limit=1)
     encoder = PromptEncoder(tokenizer, vocab_size=300, context_tokens=CONTEXT)
-    model = ServedModel("m", CONTEXT, encoder, tokenizer)
+    model = ServedModel("m", CONTEXT, encoder, tokenizer, 4.5)
     service = EdgeService(model, admission, rates, lambda: STATUS, events.append)
     server = grpc.aio.server(options=[("grpc.max_receive_message_length", max_request_bytes(CONTEXT))])
     add_to_server(service, server)
@@ -170,7 +170,7 @@ async def test_an_answer_streams_ids_and_text_and_ends_with_figures(served: Serv
         served.engine.last.token(token, Worked(1, 2, 512, 2))
     served.engine.last.finish("length", Worked(3, 10, 4096, 2))
     first, *rest = await drain(call)
-    assert first.started == edge_pb2.EdgeStarted(model="m", prompt_tokens=3)
+    assert first.started == edge_pb2.EdgeStarted(model="m", prompt_tokens=3, weight_bits=4.5)
     tokens = [response.tokens for response in rest[:-1]]
     assert [token for event in tokens for token in event.ids] == ids
     assert "".join(event.text for event in tokens) == "é!"
@@ -399,4 +399,13 @@ async def test_the_status_is_passed_on(served: Served) -> None:
         on_battery=True,
         uptime=Duration(seconds=11, nanos=500_000_000),
         engine_restarts=12,
+        weight_bits=4.5,
+        deviations=common_pb2.Deviations(
+            experts_per_token=13,
+            own_experts_per_token=14,
+            substitute=0.375,
+            chosen_experts=15 * 13,
+            substituted_experts=16,
+            router_weight_kept=14.5 / 15,
+        ),
     )

@@ -2,7 +2,10 @@ from pathlib import Path
 
 import pytest
 
+from edge.deviation import Deviation, RoutingCounts
 from edge.server.admission import Admission
+from edge.server.agreement import Agreement
+from edge.server.pipe import Counters
 from edge.server.rates import Rates
 from edge.server.status import SENSORS_INTERVAL_S, NodeState, StatusSource
 from edge.server.supervisor import EngineState
@@ -39,11 +42,26 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def source(played: PlayedEngine, root: Path, clock: Clock) -> StatusSource:
+def agreement() -> Agreement:
+    return Agreement(Deviation(8, 8, 0.5))
+
+
+@pytest.fixture
+def source(played: PlayedEngine, root: Path, clock: Clock, agreement: Agreement) -> StatusSource:
     rates = Rates()
     admission = Admission(played, rates, 5)
-    sizes = {"context_tokens": 64, "memory_budget_bytes": 10_000}
-    return StatusSource(LoadedEngine(), admission, rates, model="m", root=root, clock=clock, **sizes)
+    return StatusSource(
+        LoadedEngine(),
+        admission,
+        rates,
+        model="m",
+        weight_bits=4,
+        agreement=agreement,
+        context_tokens=64,
+        memory_budget_bytes=10_000,
+        root=root,
+        clock=clock,
+    )
 
 
 def test_a_status_says_what_its_parts_are_now(source: StatusSource, played: PlayedEngine, clock: Clock) -> None:
@@ -73,3 +91,10 @@ def test_the_machine_is_looked_at_once_a_second_however_many_ask(
 def test_a_node_that_drains_says_so_unless_its_engine_failed(source: StatusSource) -> None:
     source.is_draining = True
     assert source().state is NodeState.DRAINING
+
+
+def test_a_status_says_how_far_answers_deviated_over_all_engines(source: StatusSource, agreement: Agreement) -> None:
+    for _ in range(2):
+        agreement.add(Counters(routings=10, substituted=3, weight_kept=9.5))
+    status = source()
+    assert (status.deviation, status.routing) == (Deviation(8, 8, 0.5), RoutingCounts(20, 6, 19.0))
