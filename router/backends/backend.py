@@ -20,6 +20,18 @@ class TextDelta:
 
 
 @dataclass(frozen=True, slots=True)
+class Deviations:
+    """How far a backend that trades quality for speed departed from its model's own answer, as it says."""
+
+    experts_per_token: int
+    own_experts_per_token: int
+    substitute: float  # 0: no expert stood in for another
+    chosen_experts: int
+    substituted_experts: int
+    router_weight_kept: float
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The end of a whole answer. Token counts are None if the backend does not tell."""
 
@@ -27,6 +39,7 @@ class Finished:
     prompt_tokens: int | None
     completion_tokens: int | None
     reused_tokens: int | None = None  # of the prompt, known to the backend from an earlier one
+    deviations: Deviations | None = None  # None: none, or it does not tell
 
 
 class Backend(Protocol):

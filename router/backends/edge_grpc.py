@@ -1,6 +1,7 @@
 """An edge node over gRPC: EdgeService, its state read twice a second."""
 
 import dataclasses
+import math
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
@@ -8,7 +9,7 @@ import grpc
 from flashgate.v1 import edge_pb2, edge_pb2_grpc
 
 from router.backends import grpc_wire
-from router.backends.backend import Finished, StateObserver, TextDelta
+from router.backends.backend import Deviations, Finished, StateObserver, TextDelta
 from router.backends.failure import BackendError, Cause
 from router.backends.grpc_channel import backend_error, is_loopback, open_channel
 from router.backends.watcher import Watcher
@@ -28,6 +29,25 @@ _ENGINE_CAUSES = {
     edge_pb2.ENGINE_STATE_DRAINING: "draining",
     edge_pb2.ENGINE_STATE_FAILED: "the engine cannot be loaded",
 }
+
+
+def _finished(backend: str, end: edge_pb2.EdgeFinished) -> Finished:
+    """Raises BackendError for an end that says no reason, or what is no number."""
+    finished = grpc_wire.finished(backend, end.finish_reason, end.usage, end.reused_prompt_tokens)
+    if not end.HasField("deviations"):
+        return finished
+    told = end.deviations
+    if not (math.isfinite(told.substitute) and math.isfinite(told.router_weight_kept)):
+        raise BackendError(backend, Cause.BROKEN, "the answer's deviations are no numbers")
+    deviations = Deviations(
+        experts_per_token=told.experts_per_token,
+        own_experts_per_token=told.own_experts_per_token,
+        substitute=told.substitute,
+        chosen_experts=told.chosen_experts,
+        substituted_experts=told.substituted_experts,
+        router_weight_kept=told.router_weight_kept,
+    )
+    return dataclasses.replace(finished, deviations=deviations)
 
 
 class EdgeGrpcBackend:
@@ -83,9 +103,7 @@ class EdgeGrpcBackend:
                         case "tokens" if answer.tokens.text:
                             yield TextDelta(answer.tokens.text)
                         case "finished":
-                            end = answer.finished
-                            reused_tokens = end.reused_prompt_tokens
-                            yield grpc_wire.finished(self.name, end.finish_reason, end.usage, reused_tokens)
+                            yield _finished(self.name, answer.finished)
                             return
         except BackendError as exc:
             if exc.cause.is_health:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from router.backends.backend import Deviations
 from router.privacy.reach import Reach
 from router.request import Lane
 
@@ -39,3 +40,4 @@ class Completion:
     ttft_s: float
     total_s: float
     reused_tokens: int | None = None  # of the prompt, known to the backend from an earlier one
+    deviations: Deviations | None = None  # from the model's own answer; None: none, or the backend does not tell

@@ -87,6 +87,9 @@ def route_line(decision: gateway_pb2.Decision, completion: gateway_pb2.Completio
     if completion is not None and completion.HasField("usage"):
         usage = completion.usage
         parts.append(f"tokens {usage.prompt_tokens}+{usage.completion_tokens}")
+    if completion is not None and completion.HasField("deviations"):
+        kept = completion.deviations.router_weight_kept
+        parts.append(f"not wholly the model's own answer ({kept:.1%} of its routers' weight kept)")
     return " | ".join(part for part in parts if part)
 
 

@@ -1,6 +1,7 @@
 """Writes decisions, text and completions as the OpenAI API documents them, with our own facts beside. Pure."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from urllib.parse import quote
 
 from router.backends.backend import TextDelta
@@ -85,6 +86,7 @@ def route(decision: Decision, end: Completion) -> Json:
         "predicted_total_ms": _milliseconds(decision.predicted_total_s),
         "ttft_ms": _milliseconds(end.ttft_s),
         "total_ms": _milliseconds(end.total_s),
+        "deviations": None if end.deviations is None else asdict(end.deviations),
     }
 
 

@@ -68,7 +68,13 @@ class Report:
             self._metrics.usage(decision.lane, decision.model, end.prompt_tokens, end.completion_tokens, decode_s)
             self._fields |= {"prompt_tokens": end.prompt_tokens, "completion_tokens": end.completion_tokens}
         return Completion(
-            end.finish_reason, end.prompt_tokens, end.completion_tokens, self._ttft_s, total_s, end.reused_tokens
+            finish_reason=end.finish_reason,
+            prompt_tokens=end.prompt_tokens,
+            completion_tokens=end.completion_tokens,
+            ttft_s=self._ttft_s,
+            total_s=total_s,
+            reused_tokens=end.reused_tokens,
+            deviations=end.deviations,
         )
 
     def failed(self, error: RouterError) -> None:

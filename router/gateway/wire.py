@@ -1,6 +1,7 @@
 """Between `flashgate.v1` messages and the gateway's values. Pure."""
 
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Final
 
 from flashgate.v1 import common_pb2, gateway_pb2
@@ -73,7 +74,12 @@ def completion(value: Completion) -> gateway_pb2.Completion:
     if value.prompt_tokens is not None and value.completion_tokens is not None:
         usage = common_pb2.Usage(prompt_tokens=value.prompt_tokens, completion_tokens=value.completion_tokens)
     timings = common_pb2.Timings(ttft=_duration(value.ttft_s), total=_duration(value.total_s))
-    return gateway_pb2.Completion(finish_reason=_FINISH_REASONS[value.finish_reason], usage=usage, timings=timings)
+    return gateway_pb2.Completion(
+        finish_reason=_FINISH_REASONS[value.finish_reason],
+        usage=usage,
+        timings=timings,
+        deviations=None if value.deviations is None else common_pb2.Deviations(**asdict(value.deviations)),
+    )
 
 
 def models(states: Iterable[BackendState]) -> gateway_pb2.ListModelsResponse:
