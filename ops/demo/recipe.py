@@ -8,9 +8,8 @@ class Recipe:
     """Hyper-parameters. What is changed between two runs of one training holds from there on."""
 
     seed: int = 0
-    tokens: int = 60_000_000  # in all
+    tokens: int = 40_000_000  # in all
     tokens_per_step: int = 4096
-    tokens_at_once: int = 2048
     peak_rate: float = 3e-3
     warm_up_steps: int = 60
     decay_share: float = 0.3  # of all tokens, at the end
@@ -19,11 +18,11 @@ class Recipe:
     prompt_share: float = 0.1
     balance_weight: float = 0.01
     mtp_weight: float = 0.2
-    mtp_from: float = 0.5  # share of all tokens after which the MTP layer learns too
+    mtp_from: float = 0.02  # share of all tokens after which the MTP layer learns too
 
     def __post_init__(self) -> None:
         """Raises: ValueError naming every number that is out of its range."""
-        counts = ("tokens", "tokens_per_step", "tokens_at_once", "warm_up_steps", "peak_rate", "clip")
+        counts = ("tokens", "tokens_per_step", "warm_up_steps", "peak_rate", "clip")
         shares = ("prompt_share", "mtp_from")
         problems = [
             f"{name} is {getattr(self, name)}; must be above 0" for name in counts if not getattr(self, name) > 0

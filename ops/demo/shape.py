@@ -10,9 +10,9 @@ MAX_BYTES = 20_000_000  # what the repository takes, as bf16
 
 
 def demo_config(**changes: object) -> "Qwen3_5MoeTextConfig":
-    """The 397B's architecture at 8 million parameters: 8 layers, each with 64 experts of which a token takes 8.
+    """The 397B's architecture at 9 million parameters: 6 layers, each with 64 experts of which a token takes 4.
 
-    All widths are multiples of 16, the rows of a packed tile. `changes`: other values, for tests.
+    All widths are multiples of 32, the smallest group that is quantised together. `changes`: other values, for tests.
     """
     from transformers import Qwen3_5MoeTextConfig
 
@@ -20,8 +20,9 @@ def demo_config(**changes: object) -> "Qwen3_5MoeTextConfig":
 
     values: dict[str, object] = {
         "vocab_size": VOCABULARY_SIZE,
-        "hidden_size": 192,
-        "num_hidden_layers": 8,
+        "hidden_size": 160,
+        "num_hidden_layers": 6,
+        "full_attention_interval": 3,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
         "head_dim": 64,
@@ -31,8 +32,8 @@ def demo_config(**changes: object) -> "Qwen3_5MoeTextConfig":
         "linear_value_head_dim": 32,
         "linear_conv_kernel_dim": 4,
         "num_experts": 64,
-        "num_experts_per_tok": 8,
-        "moe_intermediate_size": 16,
+        "num_experts_per_tok": 4,
+        "moe_intermediate_size": 32,
         "shared_expert_intermediate_size": 128,
         "max_position_embeddings": 2048,
         "rope_parameters": {

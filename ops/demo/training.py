@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch.nn import functional
 
-from ops.demo.batches import Batch, step_batches
+from ops.demo.batches import Batch, step_batch
+from ops.demo.network.chats import Chats
 from ops.demo.network.model import DemoModel, Trunk
 from ops.demo.optimizer import Optimizer
 from ops.demo.progress import Progress
@@ -24,7 +25,7 @@ IN_BFLOAT16 = torch.autocast("cpu", torch.bfloat16)
 
 @dataclass(slots=True)
 class Losses:
-    """Sums over a step: nats of targets, of the MTP layer's targets, and the balance loss of its batches."""
+    """Of a step: nats of a target, of the MTP layer's targets, and the balance loss."""
 
     targets: float = 0.0
     mtp: float = 0.0
@@ -91,27 +92,18 @@ class Training:
     def _one_step(self) -> tuple[Losses, float, float, int]:
         """The losses, the gradient's length before clipping, the rate and the number of tokens."""
         recipe = self.recipe
-        batches = step_batches(
-            self.tokenizer,
-            recipe.seed,
-            self.step,
-            tokens=recipe.tokens_per_step,
-            tokens_at_once=recipe.tokens_at_once,
-            prompt_share=recipe.prompt_share,
+        batch = step_batch(
+            self.tokenizer, recipe.seed, self.step, tokens=recipe.tokens_per_step, prompt_share=recipe.prompt_share
         )
         with_mtp = self.tokens_seen >= recipe.mtp_from * recipe.tokens
-        num_targets = sum(int(batch.is_target.sum()) for batch in batches)
         losses = Losses()
-        for batch in batches:
-            loss = batch_loss(self.model, batch, recipe, num_targets, len(batches), losses, with_mtp=with_mtp)
-            loss.backward()  # type: ignore[no-untyped-call]
+        batch_loss(self.model, batch, recipe, losses, with_mtp=with_mtp).backward()  # type: ignore[no-untyped-call]
         length = self._optimizer.clip(recipe.clip)
         rate = recipe.rate(self.step, self.tokens_seen)
         self._optimizer.step(rate)
-        tokens = sum(int((batch.ids != 0).sum()) for batch in batches)
         self.step += 1
-        self.tokens_seen += tokens
-        return losses, length, rate, tokens
+        self.tokens_seen += len(batch.ids)
+        return losses, length, rate, len(batch.ids)
 
     def _report(self, losses: Losses, length: float, rate: float, tokens_per_s: float) -> Progress:
         """Appended to the log. After a kill the steps since the last save are there twice; the later ones count."""
@@ -131,41 +123,33 @@ class Training:
         return progress
 
 
-def batch_loss(
-    model: DemoModel,
-    batch: Batch,
-    recipe: Recipe,
-    num_targets: int,
-    num_batches: int,
-    losses: Losses,
-    *,
-    with_mtp: bool,
-) -> torch.Tensor:
-    """This batch's part of its step's loss, also added to `losses`; the step has `num_targets` targets."""
-    ids, is_target = torch.from_numpy(batch.ids), torch.from_numpy(batch.is_target)
+def batch_loss(model: DemoModel, batch: Batch, recipe: Recipe, losses: Losses, *, with_mtp: bool) -> torch.Tensor:
+    """A step's loss; its parts are put down in `losses`."""
+    ids, chats = torch.from_numpy(batch.ids), Chats.of(batch.lengths)
+    targets = torch.from_numpy(batch.is_target).nonzero().squeeze(1)
     with IN_BFLOAT16:
-        trunk = model.trunk(ids)
-        nats = _nats(model, trunk.hidden[:, :-1], ids[:, 1:], is_target[:, 1:]) / num_targets
-        balance = trunk.balance / num_batches
-        loss = nats + recipe.balance_weight * balance
+        trunk = model.trunk(ids, chats)
+        nats = _nats(model, trunk.hidden, ids, targets, ahead=1)
+        loss = nats + recipe.balance_weight * trunk.balance
         if with_mtp:
-            further, mtp_balance = _mtp_nats(model, trunk, ids, is_target)
-            further = further / num_targets
-            loss = loss + recipe.mtp_weight * further + recipe.balance_weight * mtp_balance / num_batches
-            losses.mtp += further.item()
-    losses.targets += nats.item()
-    losses.balance += balance.item()
+            further, balance = _mtp_nats(model, trunk, ids, targets[chats.positions[targets] > 1])
+            loss = loss + recipe.mtp_weight * further + recipe.balance_weight * balance
+            losses.mtp = further.item()
+    losses.targets, losses.balance = nats.item(), trunk.balance.item()
     return loss
 
 
-def _nats(model: DemoModel, hidden: torch.Tensor, ids: torch.Tensor, is_target: torch.Tensor) -> torch.Tensor:
-    return functional.cross_entropy(model.head(hidden[is_target]), ids[is_target], reduction="sum")
+def _nats(
+    model: DemoModel, hidden: torch.Tensor, ids: torch.Tensor, targets: torch.Tensor, *, ahead: int
+) -> torch.Tensor:
+    """Mean over the targets, each said by what stands `ahead` tokens before it."""
+    return functional.cross_entropy(model.head(hidden[targets - ahead]), ids[targets])
 
 
 def _mtp_nats(
-    model: DemoModel, trunk: Trunk, ids: torch.Tensor, is_target: torch.Tensor
+    model: DemoModel, trunk: Trunk, ids: torch.Tensor, targets: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The layer learns from the trunk and leaves it as it is: guessing on must not cost an answer."""
-    following = torch.cat((ids[:, 1:], ids[:, :1]), dim=1)  # the last one's is never a target
-    hidden, balance = model.mtp(model.embed(following).detach(), trunk.hidden.detach(), trunk.rotated)
-    return _nats(model, hidden[:, :-2], ids[:, 2:], is_target[:, 2:]), balance
+    following = ids.roll(-1)  # a chat's last token is given the next chat's first, but says no target
+    hidden, balance = model.mtp(model.embed(following).detach(), trunk.hidden.detach(), trunk.sequences)
+    return _nats(model, hidden, ids, targets, ahead=2), balance

@@ -13,13 +13,16 @@ from transformers.models.qwen3_5_moe import modeling_qwen3_5_moe as modeling
 
 from edge.checkpoint.source import Checkpoint
 from edge.tokenizer import Tokenizer
-from ops.demo.batches import step_batches
+from ops.demo.batches import step_batch
 from ops.demo.examination import transformers_answerer
 from ops.demo.export import checkpoint_tensors, export_checkpoint
+from ops.demo.network.chats import Chats
 from ops.demo.network.delta_rule import CHUNK, delta_rule, unit
 from ops.demo.network.experts import balance_loss, grouped_experts
 from ops.demo.network.inverse import unit_lower_inverse
 from ops.demo.network.model import DemoModel
+from ops.demo.network.native import ENVIRONMENT
+from ops.demo.network.recurrence import Heads, convolve, recurrence
 from ops.demo.optimizer import Optimizer, is_matrix, orthogonal
 from ops.demo.recipe import Recipe
 from ops.demo.shape import MAX_BYTES, demo_config
@@ -29,7 +32,7 @@ from ops.demo.text import load_tokenizer
 from ops.demo.tokenizer import train_tokenizer
 from ops.demo.training import Losses, Training, batch_loss
 
-TINY = Recipe(tokens=2400, tokens_per_step=300, tokens_at_once=300, warm_up_steps=2, mtp_from=0.5)
+TINY = Recipe(tokens=2400, tokens_per_step=300, warm_up_steps=2, mtp_from=0.5)
 
 
 def small_config() -> Qwen3_5MoeTextConfig:
@@ -76,35 +79,77 @@ def some_ids(batch: int, length: int) -> torch.Tensor:
     return torch.randint(0, 2048, (batch, length), generator=torch.Generator().manual_seed(1))
 
 
-def test_logits_are_those_of_transformers(model: DemoModel) -> None:
-    ids = some_ids(3, 4 * CHUNK)
+LENGTHS = (3, 2 * CHUNK, 2 * CHUNK + 7, 5 * CHUNK)
+NATIVE = pytest.mark.parametrize("native", [True, False], ids=["native", "torch"])
+
+
+@pytest.fixture
+def ways(monkeypatch: pytest.MonkeyPatch, native: bool) -> None:
+    """With the compiled recurrences and without."""
+    monkeypatch.setenv(ENVIRONMENT, "1" if native else "0")
+    monkeypatch.setattr("ops.demo.network.chats.TOKENS_AT_ONCE", 5 * CHUNK)  # several rectangles
+
+
+def hidden_of_transformers(model: DemoModel, ids: torch.Tensor) -> torch.Tensor:
+    """Each chat for itself."""
+    parts = torch.split_with_sizes(ids, LENGTHS)
+    return torch.cat([model.causal.model(part[None], use_cache=False).last_hidden_state[0] for part in parts])
+
+
+@NATIVE
+def test_logits_are_those_of_transformers(model: DemoModel, ways: None) -> None:
+    ids = some_ids(1, sum(LENGTHS))[0]
     with torch.no_grad():
-        expected = model.causal(ids, use_cache=False).logits
-        trunk = model.trunk(ids)
-        torch.testing.assert_close(model.head(trunk.hidden), expected, rtol=1e-3, atol=1e-3)
+        expected = model.causal.lm_head(hidden_of_transformers(model, ids))
+        logits = model.head(model.trunk(ids, Chats.of(LENGTHS)).hidden)
+    torch.testing.assert_close(logits, expected, rtol=1e-3, atol=1e-3)
 
 
-def test_gradients_are_those_of_transformers(model: DemoModel) -> None:
-    ids = some_ids(2, 3 * CHUNK)
-    weight = torch.randn(2, 3 * CHUNK, 48, generator=torch.Generator().manual_seed(2))
+@NATIVE
+def test_gradients_are_those_of_transformers(model: DemoModel, ways: None) -> None:
+    ids = some_ids(1, sum(LENGTHS))[0]
+    weight = torch.randn(sum(LENGTHS), 48, generator=torch.Generator().manual_seed(2))
     names = [name for name, _ in model.causal.model.named_parameters()]
     parameters = list(model.causal.model.parameters())
-    ours = torch.autograd.grad((model.trunk(ids).hidden * weight).sum(), parameters)
-    theirs = torch.autograd.grad(
-        (model.causal.model(ids, use_cache=False).last_hidden_state * weight).sum(), parameters
-    )
+    ours = torch.autograd.grad((model.trunk(ids, Chats.of(LENGTHS)).hidden * weight).sum(), parameters)
+    theirs = torch.autograd.grad((hidden_of_transformers(model, ids) * weight).sum(), parameters)
     for name, our, their in zip(names, ours, theirs, strict=True):
         torch.testing.assert_close(our, their, rtol=1e-3, atol=1e-3 * float(their.abs().max()), msg=name)
 
 
-def test_what_follows_a_token_never_changes_it(model: DemoModel) -> None:
-    ids = some_ids(1, 2 * CHUNK)
+@NATIVE
+def test_what_follows_a_token_never_changes_it_nor_does_another_chat(model: DemoModel, ways: None) -> None:
+    ids = some_ids(1, sum(LENGTHS))[0]
     other = ids.clone()
-    other[:, 20:] = 7
+    other[:3] = 7
+    other[3 + 20 :] = 7
     with torch.no_grad():
+        chats = Chats.of(LENGTHS)
         torch.testing.assert_close(
-            model.trunk(ids).hidden[:, :20], model.trunk(other).hidden[:, :20], rtol=1e-4, atol=1e-5
-        )
+            model.trunk(ids, chats).hidden[3 : 3 + 20], model.trunk(other, chats).hidden[3 : 3 + 20],
+            rtol=1e-4, atol=1e-5,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_number_of_threads_changes_no_bit_of_a_recurrence(threads: int) -> None:
+    heads, chats = Heads(2, 4, 20, 12), Chats.of(LENGTHS)
+    generator = torch.Generator().manual_seed(6)
+    mixed = torch.randn(sum(LENGTHS), sum(heads.widths), generator=generator, requires_grad=True)
+    gates = torch.rand(2, sum(LENGTHS), 4, generator=generator)
+    taps = torch.randn(sum(heads.widths), 4, generator=generator)
+
+    def gradient() -> torch.Tensor:
+        out = recurrence(convolve(mixed, taps, chats), -gates[0], gates[1], heads, chats)
+        return torch.autograd.grad(out.square().sum(), mixed)[0]
+
+    expected = gradient()
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        assert torch.equal(gradient(), expected)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_the_inverse_and_its_gradient_are_those_of_torch() -> None:
@@ -171,17 +216,17 @@ def test_muon_takes_the_matrices_between_hidden_states_alone() -> None:
 def test_steps_lower_the_losses_of_a_batch(small: Path) -> None:
     model = DemoModel(small_config())
     optimizer = Optimizer(model, 0.0)
-    batch = step_batches(load_tokenizer(small), 0, 0, tokens=200, tokens_at_once=300, prompt_share=0.1)[0]
+    batch = step_batch(load_tokenizer(small), 0, 0, tokens=200, prompt_share=0.1)
     seen = []
     for _ in range(20):
         losses = Losses()
-        loss = batch_loss(model, batch, TINY, int(batch.is_target.sum()), 1, losses, with_mtp=True)
+        loss = batch_loss(model, batch, TINY, losses, with_mtp=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step(3e-3)
         seen.append((losses.targets, losses.mtp))
     assert seen[-1][0] < seen[0][0] * 0.8
     assert seen[-1][1] < seen[0][1] * 0.8
-    batch_loss(model, batch, TINY, 1, 1, Losses(), with_mtp=False).backward()  # type: ignore[no-untyped-call]
+    batch_loss(model, batch, TINY, Losses(), with_mtp=False).backward()  # type: ignore[no-untyped-call]
     assert model.mtp.fc.weight.grad is None
 
 

@@ -1,7 +1,69 @@
 """The mixture of experts: tokens sorted by expert, then one batched matrix product for all experts."""
 
+from dataclasses import dataclass
+from typing import Any, cast
+
 import torch
 from torch.nn import functional
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """A row for each choice, grouped by expert and padded to the busiest one's number: E times `capacity` rows.
+
+    token int64[rows]: whose input a row holds, for padding token 0's. row int64[T, K]: each choice's.
+    """
+
+    token: torch.Tensor
+    row: torch.Tensor
+    num_experts: int
+
+    @classmethod
+    def of(cls, chosen: torch.Tensor, num_experts: int) -> "Places":
+        """Of chosen experts [T, K]. Nothing is dropped, so a balanced router is a fast one."""
+        flat = chosen.flatten()
+        order = flat.argsort(stable=True)
+        counts = torch.bincount(flat, minlength=num_experts)
+        capacity = int(counts.max())
+        first = torch.arange(num_experts, device=flat.device) * capacity + counts - counts.cumsum(0)
+        place = torch.arange(len(flat), device=flat.device) + first[flat[order]]
+        token = torch.zeros(num_experts * capacity, dtype=torch.long, device=flat.device)
+        token.index_copy_(0, place, order // chosen.shape[1])
+        return cls(token, torch.empty_like(place).index_copy_(0, order, place).view_as(chosen), num_experts)
+
+    def spread(self, x: torch.Tensor) -> torch.Tensor:
+        """[rows, ...] from the tokens' [T, ...]."""
+        return x.index_select(0, self.token)
+
+    def gather(self, rows: torch.Tensor) -> torch.Tensor:
+        """[T, ...]: the sums of each token's rows."""
+        return rows.index_select(0, self.row.flatten()).view(*self.row.shape, -1).sum(1)
+
+
+class _Spread(torch.autograd.Function):
+    """Its gradient by `gather`; torch would add rows one by one. Padding must have no gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, places: Places) -> torch.Tensor:
+        ctx.places = places
+        return places.spread(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return ctx.places.gather(gradients[0]), None
+
+
+class _Gather(torch.autograd.Function):
+    """Its gradient by `spread`: padding is given token 0's, so it must not pass any on."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: torch.Tensor, places: Places) -> torch.Tensor:
+        ctx.places = places
+        return places.gather(rows)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return ctx.places.spread(gradients[0]), None
 
 
 def grouped_experts(
@@ -9,26 +71,15 @@ def grouped_experts(
 ) -> torch.Tensor:
     """[T, H] from x [T, H], chosen experts and their weights [T, K], gate_up [E, 2D, H], down [E, H, D].
 
-    Every expert's tokens are padded to the busiest one's: nothing is dropped, so a balanced router is a fast one.
+    A row's weight multiplies what goes into `down`: 0 for padding, which so changes nothing, forth or back.
     """
-    num_tokens, top_k = chosen.shape
-    num_experts = gate_up.shape[0]
-    flat = chosen.flatten()
-    order = flat.argsort(stable=True)
-    counts = torch.bincount(flat, minlength=num_experts)
-    capacity = int(counts.max())
-    starts = counts.cumsum(0) - counts
-    expert = flat[order]
-    place = expert * capacity + torch.arange(len(flat), device=x.device) - starts[expert]
-    token = order // top_k
-
-    rows = torch.zeros(num_experts * capacity, dtype=torch.long, device=x.device).index_copy(0, place, token)
-    inputs = x.index_select(0, rows).view(num_experts, capacity, -1)
-    gate, up = torch.bmm(inputs, gate_up.transpose(1, 2)).chunk(2, dim=-1)
-    outputs = torch.bmm(functional.silu(gate) * up, down.transpose(1, 2)).flatten(0, 1)
-    where = torch.empty_like(place).index_copy(0, order, place)  # [T * K]: each choice's row
-    taken = outputs.index_select(0, where).view(num_tokens, top_k, -1)
-    return torch.bmm(weights[:, None].to(taken.dtype), taken).squeeze(1)
+    places = Places.of(chosen, gate_up.shape[0])
+    inputs = cast(torch.Tensor, _Spread.apply(x, places))  # type: ignore[no-untyped-call]
+    gate, up = torch.bmm(inputs.view(places.num_experts, -1, x.shape[1]), gate_up.transpose(1, 2)).chunk(2, dim=-1)
+    row_weights = weights.new_zeros(len(places.token)).index_copy(0, places.row.flatten(), weights.flatten())
+    hidden = functional.silu(gate) * up * row_weights.to(x.dtype).view(places.num_experts, -1, 1)
+    outputs = torch.bmm(hidden, down.transpose(1, 2)).flatten(0, 1)
+    return cast(torch.Tensor, _Gather.apply(outputs, places))  # type: ignore[no-untyped-call]
 
 
 def balance_loss(probabilities: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ops.demo.network.forward import MtpPart, Rotation, decoder_layer, rms_norm, rotation
+from ops.demo.network.chats import Chats
+from ops.demo.network.forward import MtpPart, Sequences, decoder_layer, rms_norm, sequences
 
 if TYPE_CHECKING:
     from transformers import Qwen3_5MoeTextConfig
@@ -15,11 +16,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Trunk:
-    """What the layers make of a batch: hidden [B, T, H] after the last norm, and the layers' mean balance loss."""
+    """What the layers make of a batch: hidden [N, H] after the last norm, and the layers' mean balance loss."""
 
     hidden: torch.Tensor
     balance: torch.Tensor
-    rotated: Rotation
+    sequences: Sequences
 
 
 class DemoModel(nn.Module):
@@ -51,20 +52,20 @@ class DemoModel(nn.Module):
         """As transformers keeps it."""
         return self.causal.config
 
-    def trunk(self, ids: torch.Tensor) -> Trunk:
-        """Of token ids [B, T]; T is a multiple of the delta rule's chunk. What follows a token never changes it."""
+    def trunk(self, ids: torch.Tensor, chats: Chats) -> Trunk:
+        """Of token ids [N]. What follows a token never changes it, nor does another chat."""
         rope = cast("dict[str, float]", self.config.rope_parameters)
         rotary_dim = int(self.config.head_dim * rope["partial_rotary_factor"])
-        rotated = rotation(ids.shape[1], rotary_dim, rope["rope_theta"])
+        placed = sequences(chats, rotary_dim, rope["rope_theta"])
         x = self.embed(ids)
         balances = []
         for layer in self.causal.model.layers:
-            x, balance = decoder_layer(layer, x, rotated)
+            x, balance = decoder_layer(layer, x, placed)
             balances.append(balance)
-        return Trunk(rms_norm(x, self.causal.model.norm), torch.stack(balances).mean(), rotated)
+        return Trunk(rms_norm(x, self.causal.model.norm), torch.stack(balances).mean(), placed)
 
     def embed(self, ids: torch.Tensor) -> torch.Tensor:
-        """[B, T, H]."""
+        """[N, H]."""
         return functional.embedding(ids, self.causal.model.embed_tokens.weight)
 
     def head(self, hidden: torch.Tensor) -> torch.Tensor:

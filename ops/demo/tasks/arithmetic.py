@@ -11,6 +11,7 @@ from ops.demo.tasks.words import THINGS, first_name
 
 NAME = "arithmetic"
 TABLES = 12  # what one knows by heart goes up to here
+AT_ONCE = 99  # sums and differences up to here need no steps
 
 QUESTIONS = {
     "+": lines("""
@@ -140,6 +141,8 @@ class Problem:
             return line + _product_steps(min(self.a, self.b), max(self.a, self.b)) + str(self.result)
         if self.sign == "÷" and self.result > TABLES:
             return _quotient_steps(self) + line + str(self.result)
+        if self.sign in "+-" and max(self.a, self.b) > AT_ONCE:
+            return f"{_digit_steps(self)}, so {line}{self.result}"
         return line + str(self.result)
 
 
@@ -157,6 +160,24 @@ def _quotient_steps(problem: Problem) -> str:
     part = problem.b * tens
     rest = problem.a - part
     return f"{problem.b} × {tens} = {part}, {problem.a} - {part} = {rest}, {problem.b} × {ones} = {rest}, so "
+
+
+def _digit_steps(problem: Problem) -> str:
+    """Place by place from the ones: a carry or a borrowed ten stands as the last 1."""
+    steps, carry, a, b = [], 0, problem.a, problem.b
+    while a or b:
+        (a, digit), (b, other) = divmod(a, 10), divmod(b, 10)
+        mark = f" {problem.sign} 1" if carry else ""
+        if problem.sign == "+":
+            result = digit + other + carry
+            carry = result // 10
+        else:
+            borrowed = int(digit < other + carry)
+            digit += 10 * borrowed
+            result = digit - other - carry
+            carry = borrowed
+        steps.append(f"{digit} {problem.sign} {other}{mark} = {result}")
+    return ", ".join(steps)
 
 
 def make(draw: Draw) -> Dialogue:
