@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +10,6 @@ from numpy.typing import NDArray
 from edge.config import ModelConfig
 from edge.errors import StorageError
 from edge.layers.rotary import Rotation
-from edge.prefix.snapshot import Capture
 from edge.state import SequenceState
 
 # Token mixers take so many rows at a time: their arrays are the widest of a layer, while the experts, which are read
@@ -17,13 +17,40 @@ from edge.state import SequenceState
 BLOCK_ROWS = 256
 
 
+class Copy(Protocol):
+    """A copy of a sequence's state, made while its tokens pass through the layers."""
+
+    @property
+    def length(self) -> int:
+        """Of the sequence, when it is made."""
+
+    def take(self, layer: int) -> None:
+        """Copy a layer, through which exactly so many tokens have gone."""
+
+
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """The next tokens of one sequence, its state, and the copies to make of it on the way."""
+    """The next tokens of one sequence, its state, and the copies to make of it on the way.
+
+    The last `num_drafts` of them are guesses. Unless all of it was right, the pass leaves the state after them, while
+    its length counts the others alone: see edge.speculation.proposal.
+    """
 
     ids: Sequence[int]
     state: SequenceState
-    captures: Sequence[Capture] = ()  # each after another one of these tokens
+    captures: Sequence[Copy] = ()  # each after another one of these tokens
+    num_drafts: int = 0
+    at: int | None = None  # position of the first; None: behind what the state holds
+
+    @property
+    def start(self) -> int:
+        """Position of the first of the tokens."""
+        return self.state.length if self.at is None else self.at
+
+    @property
+    def num_known(self) -> int:
+        """How many are no guesses."""
+        return len(self.ids) - self.num_drafts
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +60,7 @@ class Piece:
     rows: slice
     start: int  # position in its sequence of the first of them
     state: SequenceState
-    capture: Capture | None  # a copy of the state after these rows
+    capture: Copy | None  # of the state after these rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,22 +78,28 @@ class Batch:
     def __init__(self, config: ModelConfig, segments: Sequence[Segment], x: NDArray[np.float32]) -> None:
         """`x` holds the embeddings of all ids in order."""
         self.x = x
+        self.ids = np.array([id for segment in segments for id in segment.ids], np.int64)  # of the rows
         self.segments = segments
-        self.kept = [index for index, segment in enumerate(segments) if len(segment.ids)]
+        self._num_rows = {index: len(segment.ids) for index, segment in enumerate(segments) if len(segment.ids)}
         self.errors: dict[int, StorageError] = {}  # of the segments that left because their weights could not be read
         self.routing = np.zeros((len(segments), 3))  # what each segment's rows add to RoutingCounts; 0 if not counted
         self._config = config
         self.blocks = self._cut()
 
     @property
-    def has_prompt(self) -> bool:
-        """Whether a sequence has more than one row: its rows pass through most experts of a layer."""
-        return any(len(self.segments[index].ids) > 1 for index in self.kept)
+    def kept(self) -> list[int]:
+        """The segments that are still there, rising."""
+        return list(self._num_rows)
 
-    def last_rows(self, indices: Sequence[int]) -> NDArray[np.float32]:
-        """f32[len(indices), H]: the last row of each of some segments, all of them kept."""
-        ends = dict(self._ends())
-        return self.x[[ends[index] - 1 for index in indices]]
+    @property
+    def has_prompt(self) -> bool:
+        """Whether a sequence has several rows that are no guesses: they pass through most experts of a layer."""
+        return any(self.segments[index].num_known > 1 for index in self.kept)
+
+    def last_rows(self, index: int) -> NDArray[np.float32]:
+        """f32[1 + guesses, H]: of a kept segment the last row that is no guess, and the guesses that are left."""
+        end, num_rows = dict(self._ends())[index], self._num_rows[index]
+        return self.x[end - num_rows + self.segments[index].num_known - 1 : end]
 
     def count(self, routing: NDArray[np.float64]) -> None:
         """Put down to the segments what their rows [N, 3] add to RoutingCounts."""
@@ -77,36 +110,43 @@ class Batch:
 
     def drop(self, leaving: Collection[int]) -> None:
         """Take the rows of some segments out; what is no longer there is passed over."""
-        if not any(index in leaving for index in self.kept):
-            return
-        stays = np.zeros(len(self.x), bool)
-        for index, end in self._ends():
-            stays[end - len(self.segments[index].ids) : end] = index not in leaving
-        self.x = self.x[stays]
-        self.kept = [index for index in self.kept if index not in leaving]
-        self.blocks = self._cut()
+        self._shorten(dict.fromkeys((index for index in self.kept if index in leaving), 0))
 
     def fail(self, rows: Mapping[int, StorageError]) -> None:
-        """Take out the segments to which `rows` belong, remembering why."""
-        if not rows:
-            return
+        """Take out the segments to which `rows` belong, remembering why; of guesses only them and those after them."""
+        left = dict[int, int]()
         for index, end in self._ends():
-            begin = end - len(self.segments[index].ids)
-            error = next((error for row, error in rows.items() if begin <= row < end), None)
-            if error is not None:
-                self.errors[index] = error
-        self.drop(self.errors)
+            begin = end - self._num_rows[index]
+            first = min((row for row in rows if begin <= row < end), default=end)
+            if first < begin + self.segments[index].num_known:
+                self.errors[index], left[index] = rows[first], 0
+            elif first < end:
+                left[index] = first - begin
+        self._shorten(left)
 
     def finish(self) -> None:
         """The pass is done: the sequences that are still there have grown."""
         for index in self.kept:
-            self.segments[index].state.length += len(self.segments[index].ids)
+            self.segments[index].state.length += self.segments[index].num_known
+
+    def _shorten(self, left: Mapping[int, int]) -> None:
+        """Keep only so many of the first rows of some segments."""
+        if not left:
+            return
+        stays = np.ones(len(self.x), bool)
+        for index, end in self._ends():
+            if index in left:
+                stays[end - self._num_rows[index] + left[index] : end] = False
+        self.x, self.ids = self.x[stays], self.ids[stays]
+        rows = {index: left.get(index, num_rows) for index, num_rows in self._num_rows.items()}
+        self._num_rows = {index: num_rows for index, num_rows in rows.items() if num_rows}
+        self.blocks = self._cut()
 
     def _ends(self) -> Iterator[tuple[int, int]]:
         """Each kept segment and the row after its last."""
         end = 0
-        for index in self.kept:
-            end += len(self.segments[index].ids)
+        for index, num_rows in self._num_rows.items():
+            end += num_rows
             yield index, end
 
     def _cut(self) -> list[Block]:
@@ -114,8 +154,8 @@ class Batch:
         row = 0
         for index in self.kept:
             segment = self.segments[index]
-            start = segment.state.length
-            end = start + len(segment.ids)
+            start = segment.start
+            end = start + self._num_rows[index]
             captures = {capture.length: capture for capture in segment.captures}
             while start < end:
                 stop = min([begin + BLOCK_ROWS - row + start, end, *(at for at in captures if at > start)])

@@ -12,7 +12,7 @@ from edge.config import ModelConfig
 from edge.dense_sizes import RING_SLOTS, DenseSizes
 from edge.errors import BudgetError
 from edge.prefix.snapshot import snapshot_bytes
-from edge.state import FLOAT32_BYTES, conv_channels, delta_bytes, kv_token_bytes
+from edge.state import FLOAT32_BYTES, conv_channels, delta_bytes, fixed_bytes, kv_token_bytes
 
 PAGE_BYTES = 4096
 MIN_CHUNK_TOKENS = 16
@@ -93,6 +93,7 @@ def plan_memory(
     most_slots: int | None = None,
     max_sequences: int | None = None,
     prefix_bytes: int | None = 0,
+    draft_tokens: int = 0,
 ) -> MemoryPlan:
     """Share `memory_bytes` out; what is not wished for (None) is chosen by the rules of `_Room`.
 
@@ -100,7 +101,8 @@ def plan_memory(
     beside one token's experts of one layer. An embedding stays on disk as soon as something else would have to: a token
     needs one row of it. A tight budget shortens the chunks of a prompt, wished for or not, before it is refused.
 
-    `layout` is None for a model without routed experts. Raises BudgetError, with the least that would do, if not even
+    `layout` is None for a model without routed experts. `draft_tokens`: guesses for a sequence in one pass, each of
+    which takes a row and a copy of the DeltaNet states. Raises BudgetError, with the least that would do, if not even
     that fits.
     """
 
@@ -115,12 +117,13 @@ def plan_memory(
         most_slots=most_slots,
         max_sequences=max_sequences,
         prefix_bytes=prefix_bytes,
+        draft_tokens=draft_tokens,
     )
     if not dense.embedding:
         return plan(dense)
     with suppress(BudgetError):
         whole = plan(replace(dense, embedding=0))  # in RAM like the rest, and not to be left out of it
-        if not whole.streamed_layers and whole.num_slots == config.num_layers * config.num_experts:
+        if not whole.streamed_layers and whole.num_slots == config.total_experts:
             return whole
     return replace(plan(dense.without_embedding()), embedding_on_disk=True)
 
@@ -137,15 +140,16 @@ def _plan(
     most_slots: int | None,
     max_sequences: int | None,
     prefix_bytes: int | None,
+    draft_tokens: int,
 ) -> MemoryPlan:
     """As plan_memory, with the embedding where `dense` says: counted in its total, or not."""
-    num_experts = config.num_layers * config.num_experts
+    num_experts = config.total_experts
     rest = memory_bytes - baseline_bytes - MARGIN_BYTES
     least_chunk = min(chunk_tokens or MIN_CHUNK_TOKENS, MIN_CHUNK_TOKENS)
 
     def room_beside(dense_bytes: int, prefix_bytes: int) -> _Room:
         wanted = num_experts * block_bytes + dense.total - dense_bytes
-        return _Room(config, block_bytes, context_tokens, rest - dense_bytes - prefix_bytes, wanted)
+        return _Room(config, block_bytes, context_tokens, draft_tokens, rest - dense_bytes - prefix_bytes, wanted)
 
     def fits(dense_bytes: int, prefix_bytes: int) -> bool:
         return room_beside(dense_bytes, prefix_bytes).fits(max_sequences or 1, least_chunk)
@@ -165,6 +169,7 @@ def _plan(
             context_tokens,
             least_chunk,
             max_sequences or 1,
+            draft_tokens,
         )
         together = f", {max_sequences} at a time" if max_sequences else ""
         raise BudgetError(
@@ -175,8 +180,8 @@ def _plan(
     chunk = room.shortened(chunk_tokens or DEFAULT_CHUNK_TOKENS, least_chunk, num_sequences)
     if chunk_tokens is None:
         chunk = room.lengthened(chunk, num_sequences)
-    states = state_bytes(config, num_sequences, context_tokens)
-    scratch = scratch_bytes(config, chunk, num_sequences)
+    states = state_bytes(config, num_sequences, context_tokens, draft_tokens)
+    scratch = scratch_bytes(config, chunk, num_sequences, draft_tokens)
     left = room.size - states - scratch
     streaming = dense.streaming(dense_bytes + left - config.top_k * block_bytes)
     left -= dense.resident(streaming) - dense_bytes
@@ -217,6 +222,7 @@ class _Room:
     config: ModelConfig
     block_bytes: int  # of an expert
     context_tokens: int
+    draft_tokens: int
     size: int  # bytes
     wanted: int  # bytes of all weights that could be in RAM beside states and scratch
 
@@ -256,10 +262,10 @@ class _Room:
         return chunk_tokens
 
     def _states(self, num_sequences: int) -> int:
-        return state_bytes(self.config, num_sequences, self.context_tokens)
+        return state_bytes(self.config, num_sequences, self.context_tokens, self.draft_tokens)
 
     def _scratch(self, chunk_tokens: int, num_sequences: int) -> int:
-        return scratch_bytes(self.config, chunk_tokens, num_sequences)
+        return scratch_bytes(self.config, chunk_tokens, num_sequences, self.draft_tokens)
 
 
 def least_memory_bytes(
@@ -270,13 +276,14 @@ def least_memory_bytes(
     context_tokens: int,
     chunk_tokens: int = MIN_CHUNK_TOKENS,
     num_sequences: int = 1,
+    draft_tokens: int = 0,
 ) -> int:
     """A budget that will do in the next run too, whose baseline may be a little larger.
 
     `block_bytes` is the size of an expert, 0 without; `dense_bytes` what has to be in RAM of the other weights.
     """
-    scratch = scratch_bytes(config, min(chunk_tokens, MIN_CHUNK_TOKENS), num_sequences)
-    working = state_bytes(config, num_sequences, context_tokens) + scratch + MARGIN_BYTES
+    scratch = scratch_bytes(config, min(chunk_tokens, MIN_CHUNK_TOKENS), num_sequences, draft_tokens)
+    working = state_bytes(config, num_sequences, context_tokens, draft_tokens) + scratch + MARGIN_BYTES
     return baseline_bytes + dense_bytes + working + config.top_k * block_bytes + QUOTE_SLACK_BYTES
 
 
@@ -291,19 +298,25 @@ def pool_tokens(num_sequences: int, context_tokens: int) -> int:
     return context_tokens + (num_sequences - 1) * (context_tokens // 2)
 
 
-def state_bytes(config: ModelConfig, num_sequences: int, context_tokens: int) -> int:
-    """The most that the states of all places take, every place used and the pool of KV memory full."""
-    full_pages = 2 * num_sequences * config.layer_types.count("full_attention") * PAGE_BYTES  # the last of each cache
+def state_bytes(config: ModelConfig, num_sequences: int, context_tokens: int, draft_tokens: int = 0) -> int:
+    """The most that the states of all places take, every place used and the pool of KV memory full.
+
+    DeltaNet states are there once more for each guess of a pass.
+    """
+    full_pages = 2 * num_sequences * config.all_layer_types.count("full_attention") * PAGE_BYTES  # each cache's last
     kv = pool_tokens(num_sequences, context_tokens) * kv_token_bytes(config)
-    return num_sequences * delta_bytes(config) + kv + full_pages
+    return num_sequences * (fixed_bytes(config) + draft_tokens * delta_bytes(config)) + kv + full_pages
 
 
-def scratch_bytes(config: ModelConfig, chunk_tokens: int, num_sequences: int) -> int:
+def scratch_bytes(config: ModelConfig, chunk_tokens: int, num_sequences: int, draft_tokens: int = 0) -> int:
     """The most that the arrays of a pass take at once: a prompt's chunk, a row of each sequence, and their logits.
+
+    A sequence with guesses has a row more for each.
 
     Counted by hand from edge/layers; tests/integration/test_memory_bound.py holds it against the process's real peak.
     """
-    width, rows = config.hidden_size, chunk_tokens + num_sequences
+    decoded = num_sequences * (1 + draft_tokens)
+    width, rows = config.hidden_size, chunk_tokens + decoded
     value_width = config.num_value_heads * config.value_head_dim
     query_width = config.num_attention_heads * config.head_dim
     blocks = 4 * width + max(
@@ -314,8 +327,8 @@ def scratch_bytes(config: ModelConfig, chunk_tokens: int, num_sequences: int) ->
     routing = 4 * config.num_experts + 16 * config.top_k
     # In the worst case all rows choose the same expert.
     mlp = 6 * width + routing + 4 * max(config.expert_size, config.shared_expert_size)
-    decoding = num_sequences * config.top_k * (2 * width + 3 * config.expert_size)
-    logits = max(LOGITS_BLOCK_BYTES // FLOAT32_BYTES, (num_sequences + DRAWING_ROWS) * config.vocab_size)
+    decoding = decoded * config.top_k * (2 * width + 3 * config.expert_size)
+    logits = max(LOGITS_BLOCK_BYTES // FLOAT32_BYTES, (decoded + DRAWING_ROWS) * config.vocab_size)
     return FLOAT32_BYTES * (min(rows, BLOCK_ROWS) * blocks + rows * mlp + decoding + logits)
 
 

@@ -28,6 +28,9 @@ from edge.prefix.store import PrefixStore
 from edge.profiling import UNTIMED, Watch
 from edge.sampler import Sampling
 from edge.scheduler import Scheduler
+from edge.speculation.drafter import MtpDrafter
+from edge.speculation.gate import CostGate
+from edge.speculation.speculation import AlwaysOpen, Speculation, SpeculationStats
 from edge.state import StatePool
 
 # The most prompt tokens in a pass that also decodes: its length is the pause between two tokens of every other request.
@@ -60,8 +63,14 @@ class Engine:
         self._dense = parts.dense
         self._store = parts.store
         self._leeway = parts.leeway
-        self._states = StatePool(config, plan.num_sequences, options.context_tokens)
-        has_all_experts = plan.num_slots == config.num_layers * config.num_experts
+        speculation = None
+        if parts.mtp:
+            gate = CostGate() if options.speculate == "auto" else AlwaysOpen()
+            speculation = Speculation(MtpDrafter(config, parts.model, parts.mtp), gate, options.draft_tokens)
+        self._speculation = speculation
+        num_spares = options.draft_tokens if speculation else 0
+        self._states = StatePool(config, plan.num_sequences, options.context_tokens, num_spares)
+        has_all_experts = plan.num_slots == config.total_experts
         is_resident = has_all_experts and not plan.streamed_layers
         scheduler = Scheduler(
             num_places=plan.num_sequences,
@@ -72,7 +81,9 @@ class Engine:
             ),
         )
         self._prefixes = PrefixStore(config, plan.prefix_bytes, parts.prefix_disk)
-        self._requests = RequestLoop(config, parts.model, parts.store, self._states, scheduler, self._prefixes)
+        self._requests = RequestLoop(
+            config, parts.model, parts.store, self._states, scheduler, self._prefixes, speculation
+        )
         self._own_job = -1  # of `generate`: below zero, so that it meets no submitted one
 
     @classmethod
@@ -208,6 +219,7 @@ class Engine:
             prefetch_bytes=store.prefetch_bytes,
             prefetch_wasted_bytes=store.wasted_bytes,
             prefetch_recall=store.lookahead.recall,
+            speculation=self._speculation.stats if self._speculation else SpeculationStats(),
             routing=self._leeway.total if self._leeway else NOT_COUNTED,
         )
 

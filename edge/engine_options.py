@@ -3,13 +3,16 @@
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from edge.deviation import check_deviation
 from edge.errors import RequestError
 from edge.experts.tuning import ReadSetting
 
 MAX_THREADS = 1024  # that the kernels share their work among
+MAX_DRAFT_TOKENS = 8  # one MTP layer guesses worse with each step; every guess needs room to take it back
+
+Speculate = Literal["auto", "always", "off"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,9 @@ class EngineOptions:
     verify: Literal["first", "always", "off"] = "always"  # which reads of an expert are checked against its checksum
     prefetch: bool = True  # read ahead what the next layer is guessed to need, where the disk idles
     reading: ReadSetting | None = None  # how the disk is asked; None: chosen by a short probe where experts stream
+    # Guess tokens with the model's MTP layer and check them together: never changes an answer. "auto": while it pays.
+    speculate: Speculate = "auto"
+    draft_tokens: int = 1  # the most that are guessed for a sequence in one pass
     # What changes the answers for the sake of speed (edge/deviation.py); None: the model's own.
     experts_per_token: int | None = None  # fewer than the model's makers chose
     substitute: float | None = None  # an expert in RAM stands in for a missing one if at least so many times as likely
@@ -35,6 +41,10 @@ class EngineOptions:
     def __post_init__(self) -> None:
         for name in ("memory_bytes", "context_tokens", "threads", "chunk_tokens", "max_sequences", "expert_slots"):
             _check_least(name, getattr(self, name), 1)
+        if self.speculate not in get_args(Speculate):
+            raise RequestError(f"speculate is {self.speculate!r}: it must be one of {', '.join(get_args(Speculate))}")
+        if not 1 <= self.draft_tokens <= MAX_DRAFT_TOKENS:
+            raise RequestError(f"draft_tokens is {self.draft_tokens}: it must be 1 to {MAX_DRAFT_TOKENS}")
         if self.threads > MAX_THREADS:
             raise RequestError(f"threads is {self.threads}: it must be at most {MAX_THREADS}")
         for name in ("prefix_memory_bytes", "prefix_disk_bytes"):

@@ -1,7 +1,7 @@
 """What an engine is made of: a pack's weights and experts opened within a memory budget, and the model over them."""
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -14,12 +14,14 @@ from edge.dense_disk import DenseWeights, load_dense
 from edge.dense_sizes import DenseSizes
 from edge.deviation import Deviation
 from edge.engine_options import EngineOptions
+from edge.errors import BudgetError
 from edge.experts.absent import NoExperts
 from edge.experts.open_store import StoreOptions, open_store
 from edge.experts.store import ExpertStore
 from edge.layers.leeway import Leeway
 from edge.locking import lock_in_ram
 from edge.model import Model
+from edge.mtp import MtpLayer
 from edge.prefix.disk import DiskTier
 from edge.prefix.open_store import open_disk
 from edge.prefix.snapshot import snapshot_bytes
@@ -46,6 +48,7 @@ class EngineParts:
     prefix_disk: DiskTier | None
     deviation: Deviation | None
     leeway: Leeway | None  # that deviation at work
+    mtp: MtpLayer | None  # None: nothing is drafted
 
     def close(self) -> None:
         """End the reading threads, and let go of the directory of snapshots."""
@@ -71,7 +74,7 @@ def open_parts(path: Path, options: EngineOptions, progress: Progress = unheard,
         limits = {"context_tokens": options.context_tokens, "max_positions": pack.config.max_positions}
         log.warning("context_beyond_trained_positions", **limits)
     kernels.set_num_threads(options.threads)
-    plan = planned(pack, options)
+    pack, plan = _affordable(pack, options)
     with ExitStack() as on_error:
         prefix_disk = None
         if options.prefix_dir:
@@ -87,8 +90,9 @@ def open_parts(path: Path, options: EngineOptions, progress: Progress = unheard,
         if not lock_in_ram([*dense.arrays, store.memory]):
             log.warning("weights_not_locked_in_ram", bytes=plan.dense_bytes + plan.expert_bytes)
         model = _model(pack, dense, store, watch, leeway)
+        mtp = MtpLayer(pack.config, dense.tensors, _source(store), watch) if pack.config.num_mtp_layers else None
         on_error.pop_all()
-    return EngineParts(pack, plan, dense, store, model, prefix_disk, deviation, leeway)
+    return EngineParts(pack, plan, dense, store, model, prefix_disk, deviation, leeway, mtp)
 
 
 def with_top_k(pack: Pack, top_k: int) -> Pack:
@@ -96,6 +100,22 @@ def with_top_k(pack: Pack, top_k: int) -> Pack:
     contents = pack.manifest.contents
     contents = replace(contents, config=replace(contents.config, top_k=top_k))
     return replace(pack, manifest=replace(pack.manifest, contents=contents))
+
+
+def _affordable(pack: Pack, options: EngineOptions) -> tuple[Pack, MemoryPlan]:
+    """The pack, and how its parts share the memory; without its MTP layer where that is not asked for or not worth it.
+
+    Raises BudgetError.
+    """
+    # Whatever stands in for an expert depends on what others brought into RAM: with guesses, on the guesses.
+    if options.speculate == "off" or options.substitute is not None:
+        pack = pack.without_mtp()
+    if options.speculate == "auto" and pack.config.num_mtp_layers:
+        with suppress(BudgetError):
+            return pack, planned(pack, options)
+        pack = pack.without_mtp()
+        log.warning("no_memory_for_drafting", memory_bytes=options.memory_bytes)
+    return pack, planned(pack, options)
 
 
 def planned(pack: Pack, options: EngineOptions) -> MemoryPlan:
@@ -111,13 +131,18 @@ def planned(pack: Pack, options: EngineOptions) -> MemoryPlan:
         most_slots=options.expert_slots,
         max_sequences=options.max_sequences,
         prefix_bytes=_wished_prefix_bytes(options, pack),
+        draft_tokens=options.draft_tokens if pack.config.num_mtp_layers else 0,
     )
+
+
+def _source(store: ExpertStore | NoExperts) -> ExpertStore | None:
+    return store if isinstance(store, ExpertStore) else None
 
 
 def _model(
     pack: Pack, dense: DenseWeights, store: ExpertStore | NoExperts, watch: Watch, leeway: Leeway | None
 ) -> Model:
-    source = store if isinstance(store, ExpertStore) else None
+    source = _source(store)
     return Model(
         pack.config,
         dense.tensors,

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from edge.deviation import NOT_COUNTED, RoutingCounts
 from edge.prefix.store import PrefixStats
+from edge.speculation.speculation import SpeculationStats
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,7 @@ class EngineStats:
     prefetch_bytes: int = 0  # of the expert bytes, those read on a guess
     prefetch_wasted_bytes: int = 0  # and of these, not asked for by the layer that they were meant for
     prefetch_recall: float = 0.0  # share of the experts needed that had been guessed, read or not
+    speculation: SpeculationStats = SpeculationStats()
     routing: RoutingCounts = NOT_COUNTED  # how far experts were others than the model's own, if that was asked for
 
     @property

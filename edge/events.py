@@ -26,6 +26,8 @@ class GenerationStats:
     expert_lookups: int = 0
     expert_read_bytes: int = 0
     disk_seconds: float = 0.0
+    drafted_tokens: int = 0  # guessed, and computed together with those before them
+    accepted_tokens: int = 0  # of these, the ones that were right, so that the next token came with the same pass
     routing: RoutingCounts = NOT_COUNTED  # of its own rows; all zero unless something may deviate
 
 

@@ -2,13 +2,14 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Ids
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.batch import Batch
+from edge.batch import Batch, Segment
 from edge.config import ModelConfig
 from edge.deviation import counted
 from edge.errors import CancelledError, EdgeError, PackError, RequestError, StorageError
@@ -20,11 +21,22 @@ from edge.prefix.store import PrefixStore
 from edge.sampler import Sampling
 from edge.scheduler import Plan, Scheduler
 from edge.sequence import Reads, Sequence
+from edge.speculation.proposal import Proposal
+from edge.speculation.speculation import Speculation
 from edge.state import StatePool
 
 
 def nothing() -> None:
     """A pulse that nobody feels."""
+
+
+@dataclass(slots=True)
+class _Outcome:
+    """What a pass brings a sequence: tokens, or an error after them."""
+
+    sequence: Sequence
+    tokens: list[int] = field(default_factory=list)
+    error: EdgeError | None = None
 
 
 class RequestLoop:
@@ -38,6 +50,7 @@ class RequestLoop:
         states: StatePool,
         scheduler: Scheduler,
         prefixes: PrefixStore,
+        speculation: Speculation | None = None,
     ) -> None:
         self._config = config
         self._model = model
@@ -45,6 +58,7 @@ class RequestLoop:
         self._states = states
         self._scheduler = scheduler
         self._prefixes = prefixes
+        self._speculation = speculation
         self._sequences: dict[int, Sequence] = {}  # waiting and running
         self._cancelled: set[int] = set()
 
@@ -97,59 +111,98 @@ class RequestLoop:
     def _run(self, plan: Plan, pulse: Callable[[], None]) -> list[Event]:
         began, before = time.perf_counter(), self._store.stats()
         running = [self._sequences[job] for job in (*plan.decoding, *plan.prompts)]
+        self._store.new_pass()
+        proposals = self._propose([self._sequences[job] for job in plan.decoding])
 
         def before_layer() -> list[int]:
             pulse()
             return [index for index, sequence in enumerate(running) if sequence.job in self._cancelled]
 
         try:
-            batch = self._model.batch([sequence.segment(plan.prompts.get(sequence.job, 1)) for sequence in running])
+            batch = self._model.batch([self._segment(sequence, plan, proposals) for sequence in running])
             self._model.run(batch, before_layer)
+            kept = [(index, running[index]) for index in batch.kept]
+            outcomes = self._draw_all(batch, [(index, sequence) for index, sequence in kept if sequence.is_computed])
+            if self._speculation:
+                self._speculation.follow(batch)
         except StorageError as error:  # of weights that every sequence needs
             return self._fail_all(running, error)
-        kept = [(index, running[index]) for index in batch.kept]
         for index, sequence in kept:
             counts = counted(batch.routing[index])
             sequence.stats.routing += counts
             if counts.substituted:
                 sequence.visit.spoil()
             sequence.visit.computed()
-            if sequence.job in plan.prompts:
-                self._scheduler.advance(sequence.job, plan.prompts[sequence.job])
-        ready = [(index, sequence) for index, sequence in kept if sequence.is_computed]
-        try:
-            logits = self._model.logits(batch.last_rows([index for index, _ in ready])) if ready else ()
-        except StorageError as error:
-            return self._fail_all(running, error)
 
         seconds = time.perf_counter() - began
         self._scheduler.ran(plan, seconds)
-        self._count(running, batch, seconds, Reads.between(before, self._store.stats()))
+        self._count(plan, running, batch, seconds, Reads.between(before, self._store.stats()))
+        if self._speculation and not plan.prompts:
+            tokens = sum(len(outcome.tokens) for outcome in outcomes)
+            self._speculation.took(len(running), tokens, seconds, is_drafted=bool(proposals))
         failed: list[Event] = [self._fail(running[index].job, error) for index, error in batch.errors.items()]
-        return failed + [
-            event for (_, sequence), row in zip(ready, logits, strict=True) for event in self._draw(sequence, row)
-        ]
+        return failed + [event for outcome in outcomes for event in self._conclude(outcome)]
 
     def _fail_all(self, running: list[Sequence], error: StorageError) -> list[Event]:
         return [self._fail(sequence.job, error) for sequence in running if sequence.job not in self._cancelled]
 
-    def _count(self, running: list[Sequence], batch: Batch, seconds: float, reads: Reads) -> None:
+    def _count(self, plan: Plan, running: list[Sequence], batch: Batch, seconds: float, reads: Reads) -> None:
         parts = reads.shared([len(segment.ids) for segment in batch.segments])
         for sequence, part in zip(running, parts, strict=True):
-            sequence.count_pass(seconds, part)
+            sequence.count_pass(seconds, part, is_prompt=sequence.job in plan.prompts)
 
-    def _draw(self, sequence: Sequence, logits: NDArray[np.float32]) -> list[Event]:
-        """The next token of a sequence that has gone through the model as far as it goes."""
-        if not math.isfinite(logits.max()):  # NaN carries through to the maximum
-            text = "the logits are not finite: no text can be drawn from these weights"
-            return [self._fail(sequence.job, PackError(text))]
-        token = sequence.draw(logits, self._config)
-        events: list[Event] = [] if token is None else [Token(sequence.job, token)]
-        if sequence.stats.finish_reason:
+    def _propose(self, decoding: list[Sequence]) -> dict[int, Proposal]:
+        """Guesses of what follows the tokens that the next pass computes, by job."""
+        if self._speculation is None:
+            return {}
+        proposals = self._speculation.propose([sequence.draft_request() for sequence in decoding])
+        return {s.job: proposal for s, proposal in zip(decoding, proposals, strict=True) if proposal}
+
+    def _segment(self, sequence: Sequence, plan: Plan, proposals: dict[int, Proposal]) -> Segment:
+        num_tokens = plan.prompts.get(sequence.job)
+        if num_tokens is None:
+            return sequence.segment(1, proposals.get(sequence.job))
+        self._scheduler.advance(sequence.job, num_tokens)
+        return sequence.segment(num_tokens)
+
+    def _draw_all(self, batch: Batch, ready: list[tuple[int, Sequence]]) -> list[_Outcome]:
+        """What the pass brings those whose tokens have all gone through the model. Raises StorageError."""
+        if not ready:
+            return []
+        rows = [batch.last_rows(index) for index, _ in ready]
+        logits = self._model.logits(np.concatenate(rows))
+        parts = np.split(logits, np.cumsum([len(part) for part in rows])[:-1])
+        outcomes = [self._draw(sequence, part) for (_, sequence), part in zip(ready, parts, strict=True)]
+        if self._speculation:
+            self._speculation.checked([sequence.settle() for _, sequence in ready])
+        return outcomes
+
+    def _draw(self, sequence: Sequence, rows: NDArray[np.float32]) -> _Outcome:
+        """The next token of a sequence, and one more for each guess that it turns out to have been right."""
+        outcome = _Outcome(sequence)
+        for logits in rows:
+            if outcome.tokens and not sequence.accepts(outcome.tokens[-1]):
+                break
+            if not math.isfinite(logits.max()):  # NaN carries through to the maximum
+                outcome.error = PackError("the logits are not finite: no text can be drawn from these weights")
+                break
+            token = sequence.draw(logits, self._config)
+            if token is not None:
+                outcome.tokens.append(token)
+            if sequence.stats.finish_reason:
+                break
+        return outcome
+
+    def _conclude(self, outcome: _Outcome) -> Iterator[Event]:
+        """Tell what was drawn; end the request if that was the last of it."""
+        sequence = outcome.sequence
+        yield from (Token(sequence.job, token) for token in outcome.tokens)
+        if outcome.error:
+            yield self._fail(sequence.job, outcome.error)
+        elif sequence.stats.finish_reason:
             sequence.visit.finished()
             self._end(sequence.job)
-            events.append(Finished(sequence.job, sequence.stats.finish_reason, sequence.stats))
-        return events
+            yield Finished(sequence.job, sequence.stats.finish_reason, sequence.stats)
 
     def _fail(self, job: int, error: EdgeError) -> Failed:
         self._end(job)

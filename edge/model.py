@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge import kernels
-from edge.batch import Batch, Segment
+from edge.batch import Batch, Block, Segment
 from edge.checkpoint.matrix import Matrix
 from edge.config import ModelConfig
 from edge.dense_stream import DenseStream
@@ -55,7 +55,7 @@ class DecoderLayer:
         self._input_norm = weights.vector("input_layernorm", config.hidden_size)
         self._post_norm = weights.vector("post_attention_layernorm", config.hidden_size)
         self._mixer: Attention | GatedDeltaNet
-        if config.layer_types[index] == "full_attention":
+        if config.all_layer_types[index] == "full_attention":
             self._mixer = Attention(config, index, weights.under("self_attn"))
             self._mixing = watch.span(ATTENTION)
         else:
@@ -93,6 +93,13 @@ class DecoderLayer:
             if self._leeway:
                 batch.count(self._leeway.last)
             batch.fail(failed)
+
+    def remember(self, x: NDArray[np.float32], block: Block) -> None:
+        """Add the rows of `block` to the caches as `forward` would, and no more. Of a layer of full attention."""
+        if not isinstance(self._mixer, Attention):
+            raise TypeError("a DeltaNet layer cannot remember without computing")
+        with self._mixing:
+            self._mixer.remember(self._normalise(x, self._input_norm), block)
 
     def _guess(self, x: NDArray[np.float32]) -> Meanwhile:
         """Take the residual stream before this layer's routed experts for what the next layer's router will see."""
@@ -181,9 +188,10 @@ class Model:
 
     def batch(self, segments: Sequence[Segment]) -> Batch:
         """Their tokens' embeddings side by side, for `run`. Raises StorageError."""
-        return Batch(self._config, segments, self._embed([id for part in segments for id in part.ids]))
+        return Batch(self._config, segments, self.embed([id for part in segments for id in part.ids]))
 
-    def _embed(self, ids: Sequence[int]) -> NDArray[np.float32]:
+    def embed(self, ids: Sequence[int]) -> NDArray[np.float32]:
+        """f32[len(ids), H]. Raises StorageError."""
         if isinstance(self._embeddings, DiskRows):
             return self._embeddings.read(ids)
         return embed(self._embeddings, ids)
@@ -203,7 +211,14 @@ class Model:
     def logits(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """f32[T, vocab] of hidden states f32[T, H] as `forward` returns them. Raises StorageError."""
         with self._in_head:
-            normal = kernels.rms_norm(x, self._norm, self._config.rms_norm_eps, self._config.norm_plus_one)
-            if isinstance(self._head, StreamedHead):
-                return self._head.forward(normal)
-            return kernels.matmul(normal, self._head)
+            return self.head(self.normalise(x))
+
+    def normalise(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The last norm over hidden states f32[T, H] as `forward` returns them: what the head reads."""
+        return kernels.rms_norm(x, self._norm, self._config.rms_norm_eps, self._config.norm_plus_one)
+
+    def head(self, normal: NDArray[np.float32]) -> NDArray[np.float32]:
+        """f32[T, vocab] of normalised hidden states f32[T, H]. Raises StorageError."""
+        if isinstance(self._head, StreamedHead):
+            return self._head.forward(normal)
+        return kernels.matmul(normal, self._head)

@@ -15,6 +15,8 @@ from edge.events import GenerationStats
 from edge.experts.store import StoreStats
 from edge.prefix.store import Visit
 from edge.sampler import Sampling
+from edge.speculation.drafter import DraftRequest
+from edge.speculation.proposal import Proposal
 from edge.state import SequenceState
 
 
@@ -67,6 +69,7 @@ class Sequence:
         self._submitted = time.perf_counter()
         self._state: SequenceState | None = None
         self._visit: Visit | None = None
+        self._proposal: Proposal | None = None
 
     @property
     def state(self) -> SequenceState:
@@ -94,11 +97,34 @@ class Sequence:
         state, self._state = self._state, None
         return state
 
-    def segment(self, num_tokens: int) -> Segment:
-        """The next tokens to be computed."""
+    def segment(self, num_tokens: int, proposal: Proposal | None = None) -> Segment:
+        """The next tokens to be computed, and behind the last of all what is guessed to follow it."""
         begin = self.state.length
         end = begin + num_tokens
-        return Segment(self.ids[begin:end], self.state, self.visit.captures(end))
+        captures = self.visit.captures(end)
+        self._proposal = proposal
+        if proposal is None:
+            return Segment(self.ids[begin:end], self.state, captures)
+        ids = (*self.ids[begin:end], *proposal.tokens)
+        return Segment(ids, self.state, [*captures, *proposal.savepoints], len(proposal.tokens))
+
+    def draft_request(self) -> DraftRequest:
+        """Of a sequence that decodes: guesses beyond its last token or its room are of no use."""
+        limit = min(self._max_tokens - self.stats.completion_tokens, self.state.capacity - self.state.length)
+        return DraftRequest(self.state, self.ids[-1], limit - 1)
+
+    def accepts(self, token: int) -> bool:
+        """Whether the token just drawn had been guessed, so that the next one can be drawn from the same pass."""
+        return self._proposal is not None and self._proposal.accepts(token)
+
+    def settle(self) -> Proposal | None:
+        """All that the pass brings was drawn: take back what was computed of wrong guesses. What had been guessed."""
+        proposal, self._proposal = self._proposal, None
+        if proposal is not None:
+            proposal.settle()
+            self.stats.drafted_tokens += len(proposal.tokens)
+            self.stats.accepted_tokens += proposal.num_accepted
+        return proposal
 
     @property
     def is_computed(self) -> bool:
@@ -120,13 +146,13 @@ class Sequence:
             stats.finish_reason = "length"
         return token
 
-    def count_pass(self, seconds: float, share: Reads) -> None:
+    def count_pass(self, seconds: float, share: Reads, *, is_prompt: bool) -> None:
         """A pass with rows of this sequence took so long; `share` of its reads is put down to it."""
         stats = self.stats
-        if stats.completion_tokens:
-            stats.decode_seconds += seconds
-        else:
+        if is_prompt:
             stats.prefill_seconds += seconds
+        else:
+            stats.decode_seconds += seconds
         stats.expert_hits += share.hits
         stats.expert_lookups += share.lookups
         stats.expert_read_bytes += share.read_bytes

@@ -32,26 +32,39 @@ class DeltaState:
     recurrent: NDArray[np.float32]  # [Hv, Dk, Dv]
 
 
-LayerState = KVCache | DeltaState
+@dataclass(frozen=True, slots=True)
+class LastHidden:
+    """What the last layer and its norm made of the last token, f32[H]; the MTP layer takes it with the token after."""
+
+    vector: NDArray[np.float32]
+
+
+LayerState = KVCache | DeltaState | LastHidden
 
 
 class SequenceState:
-    """The state of all layers for one sequence of at most `capacity` tokens."""
+    """The state of all layers for one sequence of at most `capacity` tokens.
 
-    def __init__(self, config: ModelConfig, capacity: int) -> None:
+    Behind those of the layers come, where there is an MTP layer, its KV cache and what it takes next. Row i of that
+    cache is of token i and the token after it: the row of the last token is not defined yet.
+    """
+
+    def __init__(self, config: ModelConfig, capacity: int, num_spares: int = 0) -> None:
+        """`num_spares`: so many earlier states of the DeltaNet layers can be kept beside (edge/speculation)."""
         self.capacity = capacity
         self.length = 0
         self._pages: list[mmap.mmap] = []
-        self.layers = tuple(self._new_layer(config, kind) for kind in config.layer_types)
+        self.layers = [self._new_layer(config, kind) for kind in config.all_layer_types]
+        if config.num_mtp_layers:
+            self.layers.append(LastHidden(np.zeros(config.hidden_size, np.float32)))
+        linear = [index for index, layer in enumerate(self.layers) if isinstance(layer, DeltaState)]
+        self.spares = tuple({index: _new_delta(config) for index in linear} for _ in range(num_spares))
 
     def _new_layer(self, config: ModelConfig, kind: str) -> LayerState:
         if kind == "full_attention":
             shape = (self.capacity, config.num_kv_heads, config.head_dim)
             return KVCache(self._reserve(shape), self._reserve(shape))
-        return DeltaState(
-            np.zeros((config.conv_width - 1, conv_channels(config)), np.float32),
-            _huge((config.num_value_heads, config.key_head_dim, config.value_head_dim)),
-        )
+        return _new_delta(config)
 
     def _reserve(self, shape: tuple[int, int, int]) -> NDArray[np.float32]:
         size = FLOAT32_BYTES * shape[0] * shape[1] * shape[2]
@@ -76,15 +89,17 @@ class SequenceState:
             raise TypeError(f"layer {layer} keeps a {type(state).__name__}, not a DeltaState")
         return state
 
-    def contents(self, length: int) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    def last_hidden(self) -> NDArray[np.float32]:
+        """f32[H], of the last token; TypeError without an MTP layer."""
+        state = self.layers[-1]
+        if not isinstance(state, LastHidden):
+            raise TypeError("there is no MTP layer")
+        return state.vector
+
+    def contents(self, length: int) -> list[tuple[NDArray[np.float32], ...]]:
         """By layer, the arrays that hold what the first `length` tokens left: the first rows of the KV caches, and the
         DeltaNet states, which are those after as many tokens as have gone through that layer."""
-        return [
-            (layer.conv, layer.recurrent)
-            if isinstance(layer, DeltaState)
-            else (layer.keys[:length], layer.values[:length])
-            for layer in self.layers
-        ]
+        return [_contents(layer, length) for layer in self.layers]
 
     def reset(self) -> None:
         """Begin a new sequence in the same memory."""
@@ -101,6 +116,23 @@ class SequenceState:
             pages.madvise(mmap.MADV_DONTNEED)
 
 
+def _new_delta(config: ModelConfig) -> DeltaState:
+    return DeltaState(
+        np.zeros((config.conv_width - 1, conv_channels(config)), np.float32),
+        _huge((config.num_value_heads, config.key_head_dim, config.value_head_dim)),
+    )
+
+
+def _contents(layer: LayerState, length: int) -> tuple[NDArray[np.float32], ...]:
+    match layer:
+        case KVCache():
+            return layer.keys[:length], layer.values[:length]
+        case DeltaState():
+            return layer.conv, layer.recurrent
+        case LastHidden():
+            return (layer.vector,)
+
+
 def _huge(shape: tuple[int, int, int]) -> NDArray[np.float32]:
     """Zeros in huge pages: each token reads and writes all of a state, 4 MB of it at the 397B's size."""
     return mapped_bytes(FLOAT32_BYTES * shape[0] * shape[1] * shape[2]).view(np.float32).reshape(shape)
@@ -109,8 +141,8 @@ def _huge(shape: tuple[int, int, int]) -> NDArray[np.float32]:
 class StatePool:
     """The places for running sequences, made once: a DeltaNet state keeps its memory, KV pages come and go."""
 
-    def __init__(self, config: ModelConfig, num_places: int, capacity: int) -> None:
-        self._free = [SequenceState(config, capacity) for _ in range(num_places)]
+    def __init__(self, config: ModelConfig, num_places: int, capacity: int, num_spares: int = 0) -> None:
+        self._free = [SequenceState(config, capacity, num_spares) for _ in range(num_places)]
 
     def take(self) -> SequenceState:
         """A place for a new sequence; IndexError if all are taken."""
@@ -126,7 +158,7 @@ class StatePool:
 
 def kv_token_bytes(config: ModelConfig) -> int:
     """Bytes of keys and values that one token adds."""
-    return FLOAT32_BYTES * config.layer_types.count("full_attention") * 2 * config.num_kv_heads * config.head_dim
+    return FLOAT32_BYTES * config.all_layer_types.count("full_attention") * 2 * config.num_kv_heads * config.head_dim
 
 
 def delta_bytes(config: ModelConfig) -> int:
@@ -134,6 +166,11 @@ def delta_bytes(config: ModelConfig) -> int:
     conv_floats = (config.conv_width - 1) * conv_channels(config)
     floats = conv_floats + config.num_value_heads * config.key_head_dim * config.value_head_dim
     return FLOAT32_BYTES * (config.num_layers - config.layer_types.count("full_attention")) * floats
+
+
+def fixed_bytes(config: ModelConfig) -> int:
+    """Bytes of a sequence's state, whatever its length: all but keys and values."""
+    return delta_bytes(config) + FLOAT32_BYTES * config.hidden_size * config.num_mtp_layers
 
 
 def conv_channels(config: ModelConfig) -> int:

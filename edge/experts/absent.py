@@ -22,5 +22,8 @@ class NoExperts:
         """All zero."""
         return StoreStats(0, 0, 0, 0.0)
 
+    def new_pass(self) -> None:
+        """Nothing is timed."""
+
     def close(self) -> None:
         """Nothing to end."""

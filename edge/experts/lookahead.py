@@ -16,6 +16,7 @@ log = structlog.get_logger()
 # Slots that a scan may fill for its next layer: what the disk reads while the token mixers of some hundred tokens
 # compute, and no more of what decoding uses than that.
 MOST_SCAN_GUESSES = 96
+NO_FETCH = (-2, 0.0, 0.0)  # of a layer that none follows
 
 
 @dataclass(slots=True)
@@ -53,7 +54,7 @@ class Lookahead:
         self._slots = slots
         self._clock = clock
         self._is_scan = False  # of the pass that is going on
-        self._last = (-1, 0.0, 0.0)  # layer, moment and busy seconds of the last fetch
+        self._last = NO_FETCH  # layer, moment and busy seconds of the last one
         self._layer = -1  # that the guess is for
         self._guess: frozenset[int] = frozenset()
         self._absent: dict[int, int] = {}  # of the guess, those that were in no slot, and their places in it
@@ -83,6 +84,10 @@ class Lookahead:
             self._slots.pin(key, is_prefetch=True)
             self._reading.append(key)
             self.stats.reads += 1
+
+    def new_pass(self) -> None:
+        """The MTP layer comes first in a pass and behind all others in number: no layer follows the one before it."""
+        self._last = NO_FETCH
 
     def settle(
         self, layer: int, experts: Sequence[int], *, is_scan: bool, spared: Sequence[int] = ()

@@ -40,7 +40,7 @@ def open_store(pack: Pack, num_slots: int, options: StoreOptions) -> ExpertStore
         DecayedLfu.for_passes(config.num_layers * config.top_k),
         verify=options.verify,
         gates=Gates() if options.prefetch else None,
-        holds_all=num_slots == config.num_layers * config.num_experts,
+        holds_all=num_slots == config.total_experts,
     )
     try:
         tuning = _tuned(pack, reader, store, options)
@@ -57,7 +57,7 @@ def open_store(pack: Pack, num_slots: int, options: StoreOptions) -> ExpertStore
 
 def _tuned(pack: Pack, reader: ExpertReader, store: ExpertStore, options: StoreOptions) -> Tuning:
     config = pack.config
-    num_experts = config.num_layers * config.num_experts
+    num_experts = config.total_experts
     if options.reading is not None:
         return Tuning(options.reading, "stated")
     is_small = num_experts * pack.experts.block_bytes < LEAST_PROBED_BYTES

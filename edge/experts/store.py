@@ -132,6 +132,11 @@ class ExpertStore:
             self._fetch = None
             fetch.close()
 
+    def new_pass(self) -> None:
+        """What is asked for next has nothing to do with what was asked for last: the time between them is nobody's."""
+        if self._lookahead:
+            self._lookahead.new_pass()
+
     def wants_guesses(self, *, is_scan: bool) -> bool:
         """The contract of GuessTaker."""
         if self._lookahead is None or (self._holds_all and self.num_resident == self.num_slots):

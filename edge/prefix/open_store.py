@@ -33,6 +33,7 @@ def model_identity(pack: Pack) -> bytes:
         (pack.path / MANIFEST_FILE).read_bytes(),  # holds the checksum of every tensor and expert
         version("numpy").encode(),
         kernels.variant().encode(),
+        bytes([pack.config.num_mtp_layers]),  # with it a snapshot holds more, of the same weights
         str(pack.config.top_k).encode(),  # which may be fewer than the manifest's
         Path(_native.__file__).read_bytes(),
         *(path.read_bytes() for path in _program_files()),  # a version says too little of a check-out

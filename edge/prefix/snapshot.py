@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.config import ModelConfig
-from edge.state import DeltaState, KVCache, SequenceState, delta_bytes, kv_token_bytes
+from edge.state import KVCache, SequenceState, fixed_bytes, kv_token_bytes
 
 PAGE_BYTES = mmap.PAGESIZE
 
@@ -37,8 +37,8 @@ class Snapshot:
 class Capture:
     """A snapshot in the making, of a state on its way to `length` tokens.
 
-    A DeltaNet layer's state is there only until the next token passes the layer, so each is copied in its moment; the
-    rows of KV caches stay and are copied in the end.
+    A DeltaNet layer's state is there only until the next token passes the layer, so each is copied in its moment, and
+    so is the last token's hidden state; the rows of KV caches stay and are copied in the end.
     """
 
     def __init__(self, state: SequenceState, length: int) -> None:
@@ -58,7 +58,7 @@ class Capture:
             copy[...] = array
 
     def finish(self) -> Snapshot:
-        """The snapshot, once every DeltaNet layer was taken and the tokens have gone through all layers."""
+        """The snapshot, once all that passes was taken and the tokens have gone through all layers."""
         for index, layer in enumerate(self._state.layers):
             if isinstance(layer, KVCache):
                 self.take(index)
@@ -69,7 +69,7 @@ def copied(state: SequenceState) -> Snapshot:
     """The snapshot of a state that no pass is moving on."""
     capture = Capture(state, state.length)
     for index, layer in enumerate(state.layers):
-        if isinstance(layer, DeltaState):
+        if not isinstance(layer, KVCache):
             capture.take(index)
     return capture.finish()
 
@@ -91,7 +91,7 @@ def page_aligned(nbytes: int) -> int:
 
 def snapshot_bytes(config: ModelConfig, length: int) -> int:
     """The memory that a snapshot after `length` tokens takes."""
-    return page_aligned(delta_bytes(config) + length * kv_token_bytes(config))
+    return page_aligned(fixed_bytes(config) + length * kv_token_bytes(config))
 
 
 def _views(data: NDArray[np.uint8], state: SequenceState, length: int) -> list[Sequence[NDArray[np.float32]]]:
