@@ -3,11 +3,12 @@
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edge.checkpoint.geometries import geometry
 from tests.bench import vs_llama_cpp
-from tests.bench.llama_gguf import conv_channels, file_bytes, matrices, nbytes
+from tests.bench.llama_gguf import codes, conv_channels, file_bytes, matrices, nbytes
 from tests.bench.vs_llama_cpp import Case, Failed, Rounds, check_modules, check_space, parse, summary
 
 CONFIG = geometry("qwen3.5-397b-a17b", num_layers=8, num_experts=128).to_json()
@@ -64,3 +65,11 @@ def test_ratios_are_of_the_runs_beside_each_other() -> None:
 def test_several_sizes_and_prompts_are_cases_of_the_same_models() -> None:
     args = parse(["--memory", "3GB", "12GB", "--prompt-tokens", "32", "512"])
     assert (args.memory, args.prompt_tokens, args.rounds) == (["3GB", "12GB"], [32, 512], 3)
+
+
+def test_random_weights_have_no_mean_that_would_make_all_tokens_alike() -> None:
+    (piece,) = codes((64, 512), 0.25, np.random.default_rng(0))
+    scales = np.ascontiguousarray(piece[:, :2]).view(np.float16).astype(np.float32)
+    weights = scales * np.concatenate((piece[:, 2:] & 15, piece[:, 2:] >> 4), axis=1).astype(np.float32) - 8 * scales
+    assert abs(weights.mean()) < 0.25 * 3 / weights.size**0.5
+    assert weights.std() == pytest.approx(0.25, rel=0.02)
