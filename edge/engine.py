@@ -30,7 +30,7 @@ from edge.sampler import Sampling
 from edge.scheduler import Scheduler
 from edge.speculation.drafter import MtpDrafter
 from edge.speculation.gate import CostGate
-from edge.speculation.speculation import AlwaysOpen, Speculation, SpeculationStats
+from edge.speculation.speculation import NOTHING_DRAFTED, AlwaysOpen, Speculation
 from edge.state import StatePool
 
 # The most prompt tokens in a pass that also decodes: its length is the pause between two tokens of every other request.
@@ -219,7 +219,7 @@ class Engine:
             prefetch_bytes=store.prefetch_bytes,
             prefetch_wasted_bytes=store.wasted_bytes,
             prefetch_recall=store.lookahead.recall,
-            speculation=self._speculation.stats if self._speculation else SpeculationStats(),
+            speculation=self._speculation.stats if self._speculation else NOTHING_DRAFTED,
             routing=self._leeway.total if self._leeway else NOT_COUNTED,
         )
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from edge.deviation import NOT_COUNTED, RoutingCounts
 from edge.prefix.store import PrefixStats
-from edge.speculation.speculation import SpeculationStats
+from edge.speculation.speculation import NOTHING_DRAFTED, SpeculationStats
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class EngineStats:
     prefetch_bytes: int = 0  # of the expert bytes, those read on a guess
     prefetch_wasted_bytes: int = 0  # and of these, not asked for by the layer that they were meant for
     prefetch_recall: float = 0.0  # share of the experts needed that had been guessed, read or not
-    speculation: SpeculationStats = SpeculationStats()
+    speculation: SpeculationStats = NOTHING_DRAFTED
     routing: RoutingCounts = NOT_COUNTED  # how far experts were others than the model's own, if that was asked for
 
     @property

@@ -43,6 +43,9 @@ class SpeculationStats:
         return self.accepted_tokens / self.drafted_tokens if self.drafted_tokens else 0.0
 
 
+NOTHING_DRAFTED = SpeculationStats()
+
+
 class Speculation:
     """One for an engine. `depth`: the most guesses for a sequence in a pass."""
 
@@ -50,7 +53,7 @@ class Speculation:
         self._drafter = drafter
         self._gate = gate
         self._depth = depth
-        self.stats = SpeculationStats()
+        self.stats = NOTHING_DRAFTED
 
     def propose(self, requests: Sequence[DraftRequest]) -> list[Proposal | None]:
         """Guesses for all sequences that decode in the next pass, or for none; None where there is no guess."""
