@@ -2,6 +2,7 @@
 
 EdgeError
 ├── CheckpointError    the source checkpoint: names the key, tensor or file (the person converting)
+├── CalibrationError   a text to calibrate with that cannot be used: names the file and line (the person converting)
 ├── PackError          a packed model that is missing, truncated, altered or of another version (convert again)
 ├── StorageError       a read that failed while running: errno, short read, checksum (the operator: disk)
 ├── BudgetError        --memory below what the model needs; says the minimum (the operator)
@@ -22,6 +23,10 @@ class EdgeError(Exception):
 
 class CheckpointError(EdgeError):
     """The source checkpoint cannot be read as a supported model."""
+
+
+class CalibrationError(EdgeError):
+    """The text that a model is to be calibrated with cannot be used."""
 
 
 class PackError(EdgeError):

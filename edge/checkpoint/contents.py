@@ -8,7 +8,7 @@ from itertools import groupby
 
 from edge.checkpoint.layout import BLOCK_ALIGNMENT, MATRIX_ALIGNMENT, ExpertLayout, Format, MatrixLayout, round_up
 from edge.checkpoint.names import DenseTensor, Part, Role, dense_tensors, part_shape
-from edge.checkpoint.precision import check_group, precision
+from edge.checkpoint.precision import check_group, is_sensitive, precision
 from edge.config import ModelConfig
 
 MANIFEST_FILE = "manifest.json"
@@ -85,6 +85,17 @@ class Contents:
         return sections
 
     @property
+    def sensitive_bits(self) -> int | None:
+        """Of the matrices that `precision.is_sensitive`, None where they have as many as all else."""
+        named = {
+            tensor.name: entry.layout for tensor, entry in zip(dense_tensors(self.config), self.dense, strict=True)
+        }
+        tied = self.config.tie_embeddings
+        bits = {layout.format.bits for name, layout in named.items() if layout and is_sensitive(name, is_tied=tied)}
+        usual = precision(self.bits).dense
+        return min(bits) if bits and usual and min(bits) != usual.bits else None
+
+    @property
     def block_bytes(self) -> int:
         """Size of a routed expert; 0 without."""
         return self.experts.block_bytes if self.experts else 0
@@ -111,12 +122,13 @@ def plan_contents(
     group: int,
     dense_form: Callable[[DenseTensor], Format],
     expert_form: Callable[[Part], Format],
+    sensitive_bits: int | None = None,
 ) -> Contents:
     """Place every tensor of a model. The forms are the source's own: what `bits` does not quantise keeps them.
 
-    Raises: CheckpointError for bits or a group that no layout has.
+    `sensitive_bits`: as for `precision`. Raises: CheckpointError for bits or a group that no layout has.
     """
-    choice = precision(bits)
+    choice = precision(bits, sensitive_bits)
     group = 0 if bits == 16 else check_group(group)
 
     def layout(form: Format | None, own: Format, shape: tuple[int, ...]) -> MatrixLayout:
@@ -126,7 +138,7 @@ def plan_contents(
     def dense(tensor: DenseTensor) -> MatrixLayout | None:
         if tensor.role is Role.VECTOR:
             return None
-        return layout(choice.dense if tensor.role is Role.QUANTIZED else None, dense_form(tensor), tensor.shape)
+        return layout(choice.of_dense(tensor, is_tied=config.tie_embeddings), dense_form(tensor), tensor.shape)
 
     experts = None
     if config.num_experts:

@@ -3,14 +3,17 @@
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from dataclasses import asdict
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
+from edge.calibration.conversion import SCRATCH_DIR, CalibratedWeights, scratch_bytes
+from edge.calibration.corpus import Corpus, read_corpus
 from edge.checkpoint.assembly import (
     check_room,
     data_files,
@@ -25,27 +28,45 @@ from edge.checkpoint.disk import file_crc
 from edge.checkpoint.encode import encoding
 from edge.checkpoint.in_order import in_order, num_threads
 from edge.checkpoint.layout import VERSION, ExpertLayout, Format
-from edge.checkpoint.manifest import Manifest, TokenizerFile
+from edge.checkpoint.manifest import Calibration, Manifest, TokenizerFile
 from edge.checkpoint.matrix import Bytes
 from edge.checkpoint.names import Part, dense_tensors
 from edge.checkpoint.pack import Progress
-from edge.checkpoint.precision import check_group, precision
+from edge.checkpoint.precision import CALIBRATION_TOKENS, check_group, precision
 from edge.checkpoint.source import Checkpoint, SourceMatrix
 from edge.checkpoint.workspace import Workspace, sync_directory
-from edge.errors import CheckpointError
+from edge.errors import CalibrationError, CheckpointError
 from edge.kernels import crc32c
 
 
 class Conversion:
     """One conversion, from opening the checkpoint to the finished pack. Use as a context, then `run`.
 
-    Works on all cores. Memory: some pieces of a few megabytes for each of them, whatever the model's size.
-    Raises: CheckpointError for whatever is wrong with source, target or options.
+    Works on all cores. Memory: some pieces of a few megabytes for each of them, whatever the model's size; with
+    calibration, as CalibratedWeights says.
+    Raises: CheckpointError for whatever is wrong with source, target or options, CalibrationError for the text.
     """
 
-    def __init__(self, source: Path, out: Path, *, bits: float = 16, group: int = 64, force: bool = False) -> None:
+    def __init__(
+        self,
+        source: Path,
+        out: Path,
+        *,
+        bits: float = 16,
+        group: int = 64,
+        sensitive_bits: int = 8,
+        calibration: Path | None = None,
+        calibration_tokens: int = CALIBRATION_TOKENS,
+        force: bool = False,
+    ) -> None:
+        """`calibration`: text to quantise for, of which so many tokens are used; None: round to nearest."""
         self._source, self._out = source, out
-        self._bits, self._group, self._force = precision(bits).bits, check_group(group), force
+        self._bits, self._group, self._force = precision(bits, sensitive_bits).bits, check_group(group), force
+        self._sensitive_bits, self._text, self._max_tokens = sensitive_bits, calibration, calibration_tokens
+        self._calibration: Calibration | None = None
+        self._calibrated: CalibratedWeights | None = None
+        if calibration and bits == 16:
+            raise CalibrationError("16 bits lose nothing: there is nothing to calibrate; choose fewer with --bits")
 
     def __enter__(self) -> Self:
         with ExitStack() as stack, explained_io(self._out):
@@ -56,7 +77,9 @@ class Conversion:
                 self._group,
                 lambda tensor: self._checkpoint.dense(tensor).form,
                 self._checkpoint.expert_form,
+                self._sensitive_bits,
             )
+            corpus = self._read_corpus()
             self._modified_ns = self._checkpoint.modified_ns()
             key = {
                 "version": VERSION,
@@ -64,10 +87,16 @@ class Conversion:
                 "source_modified_ns": self._modified_ns,
                 "bits": self._bits,
                 "group": self.contents.group,
+                "sensitive_bits": self._sensitive_bits,
+                "calibration": asdict(self._calibration) if self._calibration else None,
             }
             self._workspace = stack.enter_context(Workspace(self._out, key, force=self._force))
             forget_altered_files(self._workspace, data_files(self.contents))
-            check_room(self._workspace, data_files(self.contents), self._out)
+            files = data_files(self.contents)
+            if corpus:
+                self._calibrated = CalibratedWeights(self._checkpoint, self.contents, self._workspace, corpus)
+                files[SCRATCH_DIR] = scratch_bytes(self.contents.config, corpus.num_tokens)
+            check_room(self._workspace, files, self._out)
             self._closing = stack.pop_all()
         return self
 
@@ -87,7 +116,14 @@ class Conversion:
         finished = self._workspace.finished
         layers = enumerate(self.contents.expert_files)
         experts = sum(self._layer_source_bytes(layer) for layer, file in layers if file in finished)
+        if self._calibrated is not None:
+            return experts + self._calibrated.finished_bytes
         return experts + (self._dense_source_bytes() if DENSE_FILE in finished else 0)
+
+    @property
+    def report(self) -> list[dict[str, Any]]:
+        """The error of every matrix that was calibrated, once it has run; see edge/calibration/errors.py."""
+        return self._calibrated.lines if self._calibrated is not None else []
 
     @property
     def notes(self) -> list[str]:
@@ -97,6 +133,8 @@ class Conversion:
             f"skips the {kind} part: {counts['tensors']} tensors, {counts['nbytes']} bytes"
             for kind, counts in self._checkpoint.skipped.items()
         ]
+        if self._checkpoint.lacks_mtp:
+            notes.append("config.json has an MTP layer, the checkpoint no tensor of it: nothing will be drafted")
         if self.contents.experts:
             layouts.append(self.contents.experts.gate)
         if self._bits == 16 and any(layout.format is Format.F32 for layout in layouts):
@@ -110,6 +148,8 @@ class Conversion:
         path, finished = self._workspace.path, self._workspace.finished
         with explained_io(self._out):
             (path / "layers").mkdir(exist_ok=True)
+            if self._calibrated is not None:
+                self._calibrated.run(progress)
             if DENSE_FILE not in finished:
                 self._workspace.finish(DENSE_FILE, self._write_dense(path / DENSE_FILE, progress))
             if self.contents.experts:
@@ -121,6 +161,14 @@ class Conversion:
             self._write_manifest(self._copy_tokenizer(path / TOKENIZER_DIR))
             self._workspace.publish()
 
+    def _read_corpus(self) -> Corpus | None:
+        """None without calibration."""
+        if self._text is None:
+            return None
+        corpus = read_corpus(self._text, self._source, self.contents.config.vocab_size, self._max_tokens)
+        self._calibration = Calibration(corpus.sha256, corpus.num_tokens)
+        return corpus
+
     def _write_dense(self, path: Path, progress: Progress) -> list[int]:
         """The checksums of the dense tensors."""
         crcs = []
@@ -131,8 +179,6 @@ class Conversion:
                 _, crc = write_pieces(file, (piece for _, piece in group))
                 crcs.append(crc)
                 progress(source.nbytes)
-        if self._checkpoint.lacks_mtp:
-            notes.append("config.json has an MTP layer, the checkpoint no tensor of it: nothing will be drafted")
             sync_file(file)
         return crcs
 
@@ -190,6 +236,7 @@ class Conversion:
             tokenizer=tokenizer,
             source=self._checkpoint.identity(),
             skipped=self._checkpoint.skipped,
+            calibration=self._calibration,
         )
         write_manifest(self._workspace, manifest)
 

@@ -11,7 +11,7 @@ from edge.checkpoint.layout import BIASES_OFFSET, CODES_OFFSET, SCALES_OFFSET, T
 from edge.checkpoint.matrix import Bytes, Floats, Halves
 from edge.checkpoint.source import SourceMatrix
 from edge.errors import CheckpointError
-from edge.quant.affine import quantize
+from edge.quant.affine import Quantized, quantize
 from edge.quant.floats import STORED_DTYPES, is_finite, widen
 from edge.quant.planes import pack_tiles
 
@@ -35,16 +35,25 @@ def encoding(source: SourceMatrix, layout: MatrixLayout | None) -> Iterator[Call
 
 
 def tile_bytes(values: Floats, layout: MatrixLayout) -> Bytes:
-    """Rows as tiles, the last one filled up with rows of zeros. Raises ValueError as quantize."""
-    if short := -len(values) % TILE_ROWS:
-        values = np.concatenate([values, np.zeros((short, values.shape[1]), np.float32)])
-    quantized = quantize(values, layout.format, layout.group)
-    records = np.empty((len(values) // TILE_ROWS, layout.num_groups, layout.record_bytes), np.uint8)
-    records[:, :, SCALES_OFFSET:BIASES_OFFSET].view(np.float16)[...] = _by_tile(quantized.scales)
-    records[:, :, BIASES_OFFSET:CODES_OFFSET].view(np.float16)[...] = _by_tile(quantized.biases)
-    vectors = pack_tiles(quantized.codes, layout.format, layout.group)
+    """Rows as tiles, rounded to nearest. Raises ValueError as quantize."""
+    return quantized_bytes(quantize(values, layout.format, layout.group), layout)
+
+
+def quantized_bytes(quantized: Quantized, layout: MatrixLayout) -> Bytes:
+    """Rows as tiles, the last one filled up with rows of zeros."""
+    codes, scales = _whole_tiles(quantized.codes), _whole_tiles(quantized.scales)
+    biases = _whole_tiles(quantized.biases)
+    records = np.empty((len(codes) // TILE_ROWS, layout.num_groups, layout.record_bytes), np.uint8)
+    records[:, :, SCALES_OFFSET:BIASES_OFFSET].view(np.float16)[...] = _by_tile(scales)
+    records[:, :, BIASES_OFFSET:CODES_OFFSET].view(np.float16)[...] = _by_tile(biases)
+    vectors = pack_tiles(codes, layout.format, layout.group)
     records[:, :, CODES_OFFSET:] = vectors.reshape(*records.shape[:2], -1).view(np.uint8)
     return records.reshape(-1)
+
+
+def _whole_tiles(rows: NDArray[Any]) -> NDArray[Any]:
+    short = -len(rows) % TILE_ROWS
+    return np.concatenate([rows, np.zeros((short, rows.shape[1]), rows.dtype)]) if short else rows
 
 
 def _by_tile(halves: Halves) -> Halves:

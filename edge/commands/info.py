@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,8 @@ def describe(pack: "Pack") -> dict[str, Any]:
         "version": VERSION,
         "bits": contents.bits,
         "group": contents.group,
+        "sensitive_bits": contents.sensitive_bits,
+        "calibration": asdict(manifest.calibration) if manifest.calibration else None,
         "bits_per_weight": {part: round(bits, 3) for part, bits in bits_per_weight(contents).items()},
         "parameters_total": parameters.total,
         "parameters_active": parameters.active,
@@ -68,6 +71,7 @@ def rows(info: dict[str, Any]) -> list[tuple[str, str]]:
     config = info["config"]
     kinds = config["layer_types"]
     group = f", group {info['group']}" if info["group"] else ""
+    sensitive = f", attention {info['sensitive_bits']}" if info["sensitive_bits"] else ""
     shared = f", {config['shared_expert_size']} shared" if config["shared_expert_size"] else ""
     experts = f"{config['num_experts']}, {config['top_k']} per token, size {config['expert_size']}{shared}"
     blocks = f"{format_bytes(info['expert_bytes'])}, {format_bytes(info['expert_block_bytes'])} each"
@@ -79,7 +83,8 @@ def rows(info: dict[str, Any]) -> list[tuple[str, str]]:
         ("layers", f"{len(kinds)}: {kinds.count('full_attention')} full, {kinds.count('linear_attention')} linear"),
         ("hidden, vocabulary", f"{config['hidden_size']}, {config['vocab_size']}"),
         ("experts per layer", experts if config["num_experts"] else f"none, one MLP of size {config['mlp_size']}"),
-        ("bits", f"{info['bits']:g}{group}"),
+        ("bits", f"{info['bits']:g}{sensitive}{group}"),
+        ("calibration", _calibration(info["calibration"])),
         ("bits per weight", ", ".join(f"{part} {bits:g}" for part, bits in info["bits_per_weight"].items())),
         ("dense weights", format_bytes(info["dense_bytes"])),
         ("experts", blocks if config["num_experts"] else "none"),
@@ -89,6 +94,12 @@ def rows(info: dict[str, Any]) -> list[tuple[str, str]]:
         ("source", f"{len(info['source']['files'])} files, config {info['source']['config_sha256'][:12]}"),
         ("format", f"version {info['version']}"),
     ]
+
+
+def _calibration(calibration: dict[str, Any] | None) -> str:
+    if calibration is None:
+        return "none"
+    return f"{calibration['tokens']} tokens of a text with sha256 {calibration['sha256'][:12]}"
 
 
 def _count(number: int) -> str:

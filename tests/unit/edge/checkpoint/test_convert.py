@@ -104,13 +104,26 @@ def test_routing_and_gating_keep_their_precision_at_4_bits(source: Path) -> None
 def test_only_routed_experts_go_below_4_bits(
     source: Path, bits: float, dense: Format, gate_up: Format, down: Format
 ) -> None:
-    contents = convert(source, source.parent / "out", bits=bits).manifest.contents
+    contents = convert(source, source.parent / "out", bits=bits, sensitive_bits=4).manifest.contents
+    assert contents.sensitive_bits is None
     forms = {entry.layout.format for entry in contents.dense if entry.layout}
     assert forms == {dense, Format.BF16}  # what routes and gates keeps its precision
     experts = contents.experts
     assert experts
     assert (experts.gate.format, experts.up.format, experts.down.format) == (gate_up, gate_up, down)
     assert contents.bits == bits
+
+
+@pytest.mark.parametrize("bits", [4, 3.4, 3, 2])
+@pytest.mark.parametrize("tied", [False, True])
+def test_sensitive_matrices_keep_8_bits_below_that(tmp_path: Path, bits: float, tied: bool) -> None:
+    write_random_checkpoint(tmp_path / "source", replace(TINY, tie_embeddings=tied), tokenizer=False)
+    contents = convert(tmp_path / "source", tmp_path / "out", bits=bits).manifest.contents
+    kept = {entry.name for entry in contents.dense if entry.layout and entry.layout.format is Format.Q8}
+    attention = {f"layers.1.self_attn.{name}_proj" for name in "qkvo"}
+    out = {"layers.0.linear_attn.out_proj", "layers.2.linear_attn.out_proj"}
+    assert kept == attention | out | ({"embed_tokens"} if tied else set())
+    assert contents.sensitive_bits == 8
 
 
 def test_the_same_checkpoint_gives_the_same_bytes(source: Path) -> None:
@@ -190,6 +203,7 @@ def test_progress_adds_up_to_the_source(source: Path) -> None:
         ({"bits": 3.5}, "3.5 bits; possible"),
         ({"group": 32}, "group 32; must be a positive multiple of 64"),
         ({"group": 0}, "group 0"),
+        ({"sensitive_bits": 3}, "3 sensitive bits; possible: 8, 4"),
     ],
 )
 def test_impossible_options_are_refused(source: Path, options: dict[str, Any], named: str) -> None:

@@ -1,0 +1,101 @@
+"""What an error of each weight costs, by the inputs that a matrix meets: the Hessian of its output's squared error."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Indices = NDArray[np.int64]
+
+# Of the mean of the diagonal, added to it, as GPTQ has it (arXiv 2210.17323, section 3.3): inputs that the calibration
+# did not see cost something too, and what is factorised has no zero on its diagonal.
+DAMPING = 0.01
+LEAST_INPUT = 1e-20  # mean square of an input that the calibration never saw
+MORE_DAMPING = 10  # times as much, when float32 finds the matrix indefinite all the same
+
+
+@dataclass(slots=True)
+class Moments:
+    """Weighted sums over tokens of x xᵀ, x being what a matrix of n columns is given.
+
+    `given` [n, n]: of the inputs that the packed model gives it. `wanted` [n, n]: sums of (input of the unquantised
+    model) (input of the packed model)ᵀ. `weight`: the sum of the tokens' weights.
+    """
+
+    given: Floats
+    wanted: Floats
+    weight: float
+
+    @classmethod
+    def of(cls, given: Floats, wanted: Floats, weights: Floats | None = None) -> Self:
+        """Of some tokens. Shapes: given, wanted [T, n], weights [T]; None: one each."""
+        weighted: Floats = given if weights is None else given * weights[:, None]
+        weight = float(len(given) if weights is None else weights.sum())
+        return cls(weighted.T @ given, wanted.T @ weighted, weight)
+
+    def add(self, other: "Moments", share: float = 1.0) -> None:
+        """Of the other's tokens too, each with its weight times `share`."""
+        self.given += np.float32(share) * other.given
+        self.wanted += np.float32(share) * other.wanted
+        self.weight += share * other.weight
+
+
+class Curvature:
+    """The damped Hessian H of one input and what follows from it, shared by all matrices that are given that input.
+
+    A row's error e costs e H eᵀ. Immutable: may be used by several threads.
+    """
+
+    def __init__(self, moments: Moments) -> None:
+        self._moments = moments
+        self._damping = DAMPING * max(float(np.diagonal(moments.given).mean()), LEAST_INPUT)
+        self.hessian = _damped(moments.given, self._damping)
+
+    def target(self, values: Floats) -> Floats:
+        """The matrix that, on what the packed model gives it, comes nearest to `values` on what it should be given.
+
+        Shapes: both [R, n]. Minimises ‖W X - V X'‖² + damping ‖W - V‖² over V, in closed form: errors of everything
+        before this matrix are made good where its own inputs can tell them.
+        """
+        pulled = values @ (self._moments.wanted - self._moments.given)
+        target: Floats = values + np.linalg.solve(self.hessian, pulled.T).T
+        return np.ascontiguousarray(target, np.float32)
+
+    def cost(self, errors: Floats) -> Floats:
+        """e H eᵀ of each row of errors [R, n]."""
+        costs: Floats = np.einsum("rn,rn->r", errors @ self.hessian, errors)
+        return costs
+
+    def output_error(self, values: Floats, stored: Floats) -> tuple[float, float]:
+        """Squared norms over the calibration of what storing changes in the output, and of the output."""
+        errors, given = values - stored, self._moments.given
+        return float(((errors @ given) * errors).sum()), float(((values @ given) * values).sum())
+
+    @cached_property
+    def order(self) -> Indices:
+        """Columns, the ones with the greatest inputs first: later ones make good what those could not say."""
+        return np.argsort(-np.diagonal(self.hessian), kind="stable")
+
+    @cached_property
+    def feedback(self) -> Floats:
+        """Strictly upper triangular F [n, n], in `order`: column k is rounded after adding earlier errors e times F.
+
+        H = (F + I) D (F + I)ᵀ. This is GPTQ's update without an inverse: LDLQ, arXiv 2307.13304, theorem 6.
+        """
+        damping = self._damping
+        while True:
+            hessian = _damped(self._moments.given, damping)[np.ix_(self.order, self.order)]
+            try:
+                lower = np.linalg.cholesky(hessian[::-1, ::-1])
+            except np.linalg.LinAlgError:
+                damping *= MORE_DAMPING
+            else:
+                upper = lower[::-1, ::-1]  # H = upper upperᵀ
+                return np.ascontiguousarray(np.triu(upper / np.diagonal(upper), 1))
+
+
+def _damped(hessian: Floats, damping: float) -> Floats:
+    return hessian + np.diag(np.full(len(hessian), damping, np.float32))
