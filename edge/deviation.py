@@ -16,7 +16,7 @@ class Deviation:
 
     own_experts: int  # per token, as the model's makers chose
     experts: int  # per token; at most those
-    substitute: float | None = None  # an expert in RAM stands in for a missing one if at least so many times as likely
+    substitute: float | None = None  # a missing expert with less than this share of a token gives way to one in RAM
 
     @classmethod
     def asked(cls, config: ModelConfig, experts_per_token: int | None, substitute: float | None) -> Self | None:

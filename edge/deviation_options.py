@@ -19,6 +19,7 @@ def add_deviation_options(parser: argparse.ArgumentParser) -> None:
         "--substitute",
         type=float,
         metavar="SHARE",
-        help="while decoding, let an expert in RAM stand in for a missing one if the router finds it at least SHARE "
-        "times as likely; above 0 to 1. The answer then depends on what is in RAM, and so on what was asked before",
+        help="while decoding, let the likeliest expert in RAM stand in for one that is not and would make up less than "
+        "SHARE of what a token gets from its experts; above 0 to 1. The mean share is 1/K; the surest quarter is never "
+        "replaced. The answer then depends on what is in RAM, and so on what was asked before",
     )

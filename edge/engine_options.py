@@ -36,7 +36,7 @@ class EngineOptions:
     draft_tokens: int = 1  # the most that are guessed for a sequence in one pass
     # What changes the answers for the sake of speed (edge/deviation.py); None: the model's own.
     experts_per_token: int | None = None  # fewer than the model's makers chose
-    substitute: float | None = None  # an expert in RAM stands in for a missing one if at least so many times as likely
+    substitute: float | None = None  # a missing expert with less than this share of a token gives way to one in RAM
 
     def __post_init__(self) -> None:
         for name in ("memory_bytes", "context_tokens", "threads", "chunk_tokens", "max_sequences", "expert_slots"):

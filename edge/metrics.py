@@ -55,8 +55,8 @@ _GAUGES: tuple[tuple[str, str, Callable[[NodeStatus], float | None]], ...] = (
         lambda s: s.deviation.own_experts if s.deviation else None,
     ),
     (
-        "substitute_ratio",
-        "How likely an expert in RAM must be, by a missing one, to stand in for it.",
+        "substitute_share",
+        "Below this share of a token a missing expert gives way to one in RAM.",
         lambda s: s.deviation.substitute if s.deviation else None,
     ),
 )

@@ -11,7 +11,7 @@ examples:
   flashgate-edge generate ~/packs/qwen --prompt "The capital of France is" --max-tokens 16
   flashgate-edge generate ~/packs/qwen --prompt "Write a haiku about disks" --chat --temperature 0.7 --seed 1
   flashgate-edge generate ~/packs/qwen --ids 151644,872,198 --max-tokens 8 --memory 6GB
-  flashgate-edge generate ~/packs/qwen --prompt "Once upon a time" --memory 3GB --substitute 0.5
+  flashgate-edge generate ~/packs/qwen --prompt "Once upon a time" --memory 3GB --substitute 0.08
 
 The answer goes to stdout, as text, or as token ids if the model has no tokenizer. What it took comes last, on stderr.
 What is not stated (--temperature …) is as the model's own generation_config.json says; greedy if it says nothing.

@@ -25,7 +25,7 @@ class Deviations:
 
     experts_per_token: int
     own_experts_per_token: int
-    substitute: float  # 0: no expert stood in for another
+    substitute: float  # the share of a token below which an expert was replaced; 0: none was
     chosen_experts: int
     substituted_experts: int
     router_weight_kept: float

@@ -32,14 +32,14 @@ def chosen(answer: Answer, experts: int) -> int:
 
 
 def test_what_deviated_is_told_per_request_and_in_total(processes: Processes, pack: Path) -> None:
-    node = EdgeNode(processes, pack, "--experts-per-token", "3", "--substitute", "0.05")
+    node = EdgeNode(processes, pack, "--experts-per-token", "3", "--substitute", "0.3")
     requests = [ids_request(*PROMPT, number, max_tokens=20) for number in range(3)]
     with ThreadPoolExecutor(3) as callers:
         answers = list(callers.map(node.answer, requests))
     told = [answer.finished.deviations for answer in answers]
     for answer, deviations in zip(answers, told, strict=True):
         assert (deviations.experts_per_token, deviations.own_experts_per_token) == (3, SMALL.top_k)
-        assert deviations.substitute == 0.05
+        assert deviations.substitute == 0.3
         assert deviations.chosen_experts == chosen(answer, 3)
         assert 0 < deviations.router_weight_kept < 1
     replaced = sum(deviations.substituted_experts for deviations in told)
@@ -50,7 +50,7 @@ def test_what_deviated_is_told_per_request_and_in_total(processes: Processes, pa
     assert metric(node, "expert_substitutions_total") == replaced
     assert metric(node, "expert_routings_total") == total.chosen_experts / 3
     assert (metric(node, "experts_per_token"), metric(node, "own_experts_per_token")) == (3, SMALL.top_k)
-    assert metric(node, "substitute_ratio") == 0.05
+    assert metric(node, "substitute_share") == 0.3
     assert "answers_may_deviate" in node.process.stderr()
     node.close()
 
@@ -93,7 +93,7 @@ def test_what_is_out_of_range_is_one_clear_line(
 
 def test_generate_prints_what_deviated_and_nothing_of_it_otherwise(pack: Path) -> None:
     asked = ("--ids", "3 1 4", "--max-tokens", "12")
-    figures = run(pack, "generate", *asked, "--experts-per-token", "2", "--substitute", "0.01").stderr
+    figures = run(pack, "generate", *asked, "--experts-per-token", "2", "--substitute", "0.5").stderr
     assert "experts per token   2, the model's own are 4" in figures
     assert "were the router's own" in figures
     assert "of that of the model's own choice" in figures

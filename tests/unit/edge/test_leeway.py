@@ -13,40 +13,51 @@ FALLING = np.log(np.arange(8, 0, -1, dtype=np.float32))
 TOP_4 = np.arange(4, dtype=np.int32)
 
 
-def replaced(ratio: float, *here: int) -> dict[int, int]:
-    return substitutes(FALLING, TOP_4, ratio, here.__contains__)
+def replaced(small: list[int], *here: int) -> dict[int, int]:
+    return substitutes(FALLING, TOP_4, small, here.__contains__)
 
 
 def test_the_likeliest_expert_in_ram_stands_in_for_the_least_likely_missing_one() -> None:
-    assert replaced(0.1, 0, 1, 5, 6, 7) == {3: 5, 2: 6}
-    assert replaced(0.1, 0, 1, 2, 6) == {3: 6}
-    assert replaced(0.1, 0, 1) == {}
-    assert replaced(0.1, 0, 1, 2, 3, 4) == {}
+    assert replaced([0, 1, 2, 3], 0, 1, 5, 6, 7) == {3: 5, 2: 6}
+    assert replaced([0, 1, 2, 3], 0, 1, 2, 6) == {3: 6}
+    assert replaced([2, 3], 5, 6, 7) == {3: 5, 2: 6}
+    assert replaced([], 5, 6, 7) == {}
 
 
-@pytest.mark.parametrize(("ratio", "expected"), [(0.41, {}), (0.39, {3: 6}), (0.17, {3: 6}), (0.16, {3: 6, 2: 7})])
-def test_none_stands_in_that_is_less_likely_than_asked(ratio: float, expected: dict[int, int]) -> None:
-    """Expert 3 is 5 times as likely as 7, and 6 twice, so that 2/5 is the border; then 1/6, for 2 and 7."""
-    assert replaced(ratio, 6, 7) == expected
+def test_what_has_no_stand_in_is_read() -> None:
+    assert replaced([0, 1, 2, 3], 0, 1) == {}
+    assert replaced([0, 1, 2, 3], 7) == {3: 7}
+
+
+def test_what_is_in_ram_is_not_replaced() -> None:
+    assert replaced([0, 1, 2, 3], 0, 1, 2, 3, 4) == {}
 
 
 def test_the_surest_quarter_is_never_replaced() -> None:
-    assert replaced(0.01, 4, 5, 6, 7) == {3: 4, 2: 5, 1: 6}
+    assert replaced([0, 1, 2, 3], 4, 5, 6, 7) == {3: 4, 2: 5, 1: 6}
     ten = np.arange(10, dtype=np.int32)
     logits = np.arange(10, 0, -1, dtype=np.float32)
     assert surest(logits, ten) == [0, 1, 2]
     assert surest(logits, ten[:1]) == [0]
-    assert substitutes(logits, ten[:1], 0.01, lambda _: False) == {}
+    assert substitutes(logits, ten[:1], [0], {5}.__contains__) == {}
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.19, [0, 1, 2, 3]), (0.2, [0, 1, 2, 6]), (0.24, [0, 1, 6, 7])])
+def test_only_what_has_a_smaller_share_than_asked_is_replaced(share: float, expected: list[int]) -> None:
+    """Of the four, expert 3 has 5/26 of the token, 0.192, and expert 2 has 6/26, 0.231."""
+    choice = Leeway(Deviation(4, 4, share)).choose(FALLING[None], {0, 6, 7}.__contains__)
+    assert choice.experts.tolist() == [expected]
 
 
 def test_equally_likely_experts_are_taken_in_rising_order() -> None:
     logits = np.zeros(8, np.float32)
-    assert substitutes(logits, TOP_4, 1.0, {6, 5, 7}.__contains__) == {1: 5, 2: 6, 3: 7}
+    assert substitutes(logits, TOP_4, [3, 2, 1, 0], {6, 5, 7}.__contains__) == {1: 5, 2: 6, 3: 7}
 
 
 def test_logits_that_are_no_numbers_replace_nothing() -> None:
-    logits = np.full(8, np.nan, np.float32)
-    assert substitutes(logits, TOP_4, 0.5, {6, 7}.__contains__) == {}
+    logits = np.full((1, 8), np.nan, np.float32)
+    choice = Leeway(Deviation(4, 4, 1.0)).choose(logits, {0, 1}.__contains__)
+    assert choice.experts.tolist() == kernels.route(logits, 4)[0].tolist()
 
 
 def stacked(*rows: list[float]) -> NDArray[np.float32]:
@@ -54,7 +65,7 @@ def stacked(*rows: list[float]) -> NDArray[np.float32]:
 
 
 def test_weights_are_the_routers_own_over_what_is_used() -> None:
-    leeway = Leeway(Deviation(2, 2, 0.1))
+    leeway = Leeway(Deviation(2, 2, 0.5))
     choice = leeway.choose(stacked([4, 3, 2, 1]), {0, 3}.__contains__)
     assert choice.experts.tolist() == [[0, 3]]
     assert choice.shares == pytest.approx(np.array([[0.8, 0.2]]))
@@ -66,7 +77,7 @@ def test_weights_are_the_routers_own_over_what_is_used() -> None:
 
 def test_what_is_read_for_one_token_is_there_for_the_others() -> None:
     """Expert 1 is nowhere; the second token must have it, so that the first may as well."""
-    leeway = Leeway(Deviation(2, 2, 0.1))
+    leeway = Leeway(Deviation(2, 2, 0.5))
     choice = leeway.choose(stacked([4, 3, 2, 1], [3, 4, 2, 1]), {0, 3}.__contains__)
     assert choice.experts.tolist() == [[0, 1], [0, 1]]
     assert choice.spared == []
@@ -74,8 +85,8 @@ def test_what_is_read_for_one_token_is_there_for_the_others() -> None:
 
 
 def test_what_another_token_takes_after_all_is_not_spared() -> None:
-    """The first token goes without expert 1; the second, to which nothing else is likely enough, reads it."""
-    leeway = Leeway(Deviation(2, 2, 0.5))
+    """The first token goes without expert 1; the second, of which it would be a larger share, reads it."""
+    leeway = Leeway(Deviation(2, 2, 0.4))
     choice = leeway.choose(stacked([10, 4, 3, 1], [10, 8, 3, 1]), {0, 2}.__contains__)
     assert choice.experts.tolist() == [[0, 2], [0, 1]]
     assert choice.spared == []

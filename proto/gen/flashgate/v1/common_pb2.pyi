@@ -239,8 +239,8 @@ class Deviations(_message.Message):
     """Experts that each token went to in each layer, and as many as the model's makers chose."""
     own_experts_per_token: _builtins.int
     substitute: _builtins.float
-    """An expert in RAM stood in for one that was not if the router found it at least so many times as likely; 0: none did.
-    Which ones were in RAM depends on what was asked before.
+    """An expert that was not in RAM and had less than this share of a token gave way to the likeliest one that was; 0: none
+    did. Which ones are in RAM depends on what was asked before.
     """
     chosen_experts: _builtins.int
     """All choices of an expert, over tokens and layers, and those for which another stood in."""

@@ -52,7 +52,7 @@ def answered(engine: Engine, ids: list[int]) -> tuple[list[int], GenerationStats
 
 
 def test_what_was_computed_with_stand_ins_is_not_kept(engines: list[Engine], pack: Path) -> None:
-    engine = loaded(engines, pack, replace(OPTIONS, expert_slots=24, substitute=0.01))
+    engine = loaded(engines, pack, replace(OPTIONS, expert_slots=24, substitute=0.5))
     tokens, first = answered(engine, PROMPT)
     assert first.routing.substituted > 0
     _, second = answered(engine, [*PROMPT, *tokens, 5])
@@ -61,7 +61,7 @@ def test_what_was_computed_with_stand_ins_is_not_kept(engines: list[Engine], pac
 
 
 def test_without_a_stand_in_the_answer_is_kept_as_ever(engines: list[Engine], pack: Path) -> None:
-    engine = loaded(engines, pack, replace(OPTIONS, expert_slots=24, substitute=1.0))
+    engine = loaded(engines, pack, replace(OPTIONS, expert_slots=24, substitute=0.001))
     tokens, first = answered(engine, PROMPT)
     assert first.routing.substituted == 0
     _, second = answered(engine, [*PROMPT, *tokens, 5])

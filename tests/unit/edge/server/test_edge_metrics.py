@@ -118,7 +118,7 @@ def test_sensors_that_the_machine_has_not_are_left_out(registry: CollectorRegist
 def test_what_may_deviate_is_shown_only_where_it_may(registry: CollectorRegistry, metrics: EdgeMetrics) -> None:
     status = STATUS
     metrics.add_gauges(lambda: status)
-    names = [f"flashgate_edge_{name}" for name in ("experts_per_token", "own_experts_per_token", "substitute_ratio")]
+    names = [f"flashgate_edge_{name}" for name in ("experts_per_token", "own_experts_per_token", "substitute_share")]
     assert [registry.get_sample_value(name) for name in names] == [13, 14, 0.375]
     status = replace(STATUS, deviation=Deviation(14, 13))
     assert [registry.get_sample_value(name) for name in names] == [13, 14, None]
