@@ -94,6 +94,8 @@ class EdgeMetrics:
         self._prefix_hits = _counter(registry, "prefix_hits", "Prompts that went on where an earlier one had been.")
         self._prefix_misses = _counter(registry, "prefix_misses", "Prompts computed from their beginning.")
         self._prefix_tokens = _counter(registry, "prefix_tokens", "Prompt tokens that were known from earlier ones.")
+        self._drafted = _counter(registry, "drafted_tokens", "Tokens guessed and computed with those before them.")
+        self._accepted = _counter(registry, "accepted_tokens", "Of the drafted tokens those that were right.")
         self._routings = _counter(
             registry, "expert_routings", "Choices of experts, one per token and layer, that might have deviated."
         )
@@ -127,11 +129,13 @@ class EdgeMetrics:
                 self._prefix_hits.inc(added.prefix_hits)
                 self._prefix_misses.inc(added.prefix_misses)
                 self._prefix_tokens.inc(added.prefix_tokens)
+                self._drafted.inc(added.drafted_tokens)
+                self._accepted.inc(added.accepted_tokens)
                 self._routings.inc(added.routings)
                 self._substitutions.inc(added.substituted)
                 self._weight_kept.inc(added.weight_kept)
             case EngineStepped(step=step):
-                if size := sum(isinstance(told, Token) for told in step.events):
+                if size := len({told.job for told in step.events if isinstance(told, Token)}):
                     self._batch_size.observe(size)
             case EngineRestarted():
                 self._restarts.inc()

@@ -43,6 +43,8 @@ def generate(args: argparse.Namespace) -> int:
         context_tokens=args.context,
         threads=args.threads,
         verify=args.verify,
+        speculate=args.speculate,
+        draft_tokens=args.draft_tokens,
         experts_per_token=args.experts_per_token,
         substitute=args.substitute,
     )
@@ -151,11 +153,17 @@ def _print_summary(stats: "GenerationStats", deviation: Deviation | None, memory
         f"decode              {stats.completion_tokens} tokens, {_rate(decoded, stats.decode_seconds)}",
         f"time to first token {stats.ttft_seconds:.3f} s",
         f"expert cache        {hits} hit rate, {format_bytes(stats.expert_read_bytes)} read from disk",
+        *([_drafts(stats)] if stats.drafted_tokens else ()),
         *(_deviations(deviation, stats.routing) if deviation else ()),
         f"memory              {format_bytes(memory_bytes)}",
         f"finish reason       {ended}",
     )
     sys.stderr.write("\n".join(("", *lines, "")))
+
+
+def _drafts(stats: "GenerationStats") -> str:
+    share = stats.accepted_tokens / stats.drafted_tokens
+    return f"drafted             {stats.drafted_tokens} tokens, {share:.1%} of them right"
 
 
 def _deviations(deviation: Deviation, routing: RoutingCounts) -> Iterator[str]:

@@ -50,7 +50,7 @@ def forecast(path: Path, options: EngineOptions, assumptions: Assumptions) -> Fi
 
     Raises PackError, BudgetError, TraceError, StorageError.
     """
-    pack = Pack.open(path)
+    pack = Pack.open(path).without_mtp()  # what guessing gains depends on the text
     plan, sequences = planned(pack, options), options.max_sequences or 1
     config, sizes = pack.config, weights(pack.manifest.contents)
     routing = replace(expected_routing(config, plan.num_slots, sequences, assumptions), recall=assumptions.recall)

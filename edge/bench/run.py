@@ -35,12 +35,14 @@ def bench(
 ) -> Figures:
     """Everything that `bench --json` prints; `trace` gets the experts that each layer asked for, warm-up and all.
 
-    Context and sequences are the workload's, whatever the options say.
+    Context and sequences are the workload's, whatever the options say, and its tokens are random: nothing is drafted.
     Raises RequestError, PackError, BudgetError, StorageError; OSError if the trace cannot be written.
     """
-    options = replace(options, context_tokens=engine_context(workload), max_sequences=workload.sequences)
+    options = replace(
+        options, context_tokens=engine_context(workload), max_sequences=workload.sequences, speculate="off"
+    )
     memory_bytes, threads = options.memory_bytes, options.threads
-    pack = Pack.open(path)
+    pack = Pack.open(path).without_mtp()
     planned(pack, options)  # or refuse before anything takes time
     with _progress() as (show, loading), TraceWriter(trace) if trace else nullcontext() as writer:
         show(PROBING)

@@ -5,11 +5,13 @@ import os
 from pathlib import Path
 
 from edge.deviation_options import add_deviation_options
+from edge.speculation_options import add_speculation_options
 
 EPILOG = """\
 examples:
   flashgate-edge generate ~/packs/qwen --prompt "The capital of France is" --max-tokens 16
   flashgate-edge generate ~/packs/qwen --prompt "Write a haiku about disks" --chat --temperature 0.7 --seed 1
+  flashgate-edge generate ~/packs/qwen --prompt "Count to ten." --chat --speculate always    how many guesses are right
   flashgate-edge generate ~/packs/qwen --ids 151644,872,198 --max-tokens 8 --memory 6GB
   flashgate-edge generate ~/packs/qwen --prompt "Once upon a time" --memory 3GB --substitute 0.08
 
@@ -54,6 +56,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         default="always",
         help="which reads of an expert are checked against its checksum (default: always)",
     )
+    add_speculation_options(parser)
     add_deviation_options(parser)
     parser.set_defaults(func=run)
 

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from edge.deviation_options import add_deviation_options
+from edge.speculation_options import add_speculation_options
 
 EPILOG = """\
 examples:
@@ -14,6 +15,7 @@ examples:
 
 Once a first request can be served, one line on stdout says so and where:
   ready flashgate-edge grpc=127.0.0.1:50051 metrics=127.0.0.1:9101 model=qwen
+Where the pack has an MTP layer, tokens are drafted with it while that pays; no answer is another one for it.
 What --experts-per-token or --substitute changed is told with each answer (`deviations`), in GetStatus and in metrics.
 Logs are JSON lines on stderr and hold no prompts or answers. SIGTERM and Ctrl-C let running requests end, then exit 0.
 
@@ -86,6 +88,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         metavar="S",
         help="an engine at work that gives no sign for so long is restarted (default: 120)",
     )
+    add_speculation_options(parser)
     add_deviation_options(parser)
     parser.set_defaults(func=run)
 
@@ -115,6 +118,8 @@ def run(args: argparse.Namespace) -> int:
         prefix_memory_bytes=None if args.prefix_memory is None else parse_bytes(args.prefix_memory),
         prefix_disk_bytes=parse_bytes(args.prefix_disk),
         prefix_dir=args.prefix_dir,
+        speculate=args.speculate,
+        draft_tokens=args.draft_tokens,
         experts_per_token=args.experts_per_token,
         substitute=args.substitute,
     )

@@ -31,6 +31,8 @@ class EngineAdapter:
             prefix_memory_bytes=command.prefix_memory_bytes,
             prefix_disk_bytes=command.prefix_disk_bytes,
             prefix_dir=None if command.prefix_dir is None else Path(command.prefix_dir),
+            speculate=command.speculate,
+            draft_tokens=command.draft_tokens,
             experts_per_token=command.experts_per_token,
             substitute=command.substitute,
         )
@@ -70,6 +72,8 @@ class EngineAdapter:
             prefix_hits=stats.prefixes.hits,
             prefix_misses=stats.prefixes.misses,
             prefix_tokens=stats.prefixes.reused_tokens,
+            drafted_tokens=stats.speculation.drafted_tokens,
+            accepted_tokens=stats.speculation.accepted_tokens,
             **asdict(stats.routing),
         )
 
@@ -92,6 +96,8 @@ def _worked(stats: GenerationStats) -> pipe.Worked:
         expert_lookups=stats.expert_lookups,
         expert_read_bytes=stats.expert_read_bytes,
         reused_tokens=stats.reused_tokens,
+        drafted_tokens=stats.drafted_tokens,
+        accepted_tokens=stats.accepted_tokens,
         routings=stats.routing.routings,
         substituted=stats.routing.substituted,
         weight_kept=stats.routing.weight_kept,

@@ -7,6 +7,7 @@ from typing import Literal
 
 from edge.budget import format_bytes
 from edge.deviation import check_deviation
+from edge.engine_options import MAX_DRAFT_TOKENS, Speculate
 from edge.errors import BudgetError, EdgeError
 from edge.server import pipe, sensors
 from edge.server.limits import margin_bytes
@@ -32,6 +33,8 @@ class NodeOptions:
     prefix_memory_bytes: int | None = None  # for prompts' beginnings; 0: none, None: as much as is worth it
     prefix_disk_bytes: int = 0
     prefix_dir: Path | None = None
+    speculate: Speculate = "auto"  # see edge.engine_options
+    draft_tokens: int = 1
     experts_per_token: int | None = None  # fewer than the model's own
     substitute: float | None = None  # see edge.engine_options
     engine_command: Sequence[str] = ENGINE_COMMAND
@@ -49,6 +52,8 @@ class NodeOptions:
             raise EdgeError(f"queue is {self.queue}: it must be 0 or more")
         if (self.prefix_dir is None) != (self.prefix_disk_bytes == 0):
             raise EdgeError("prefix_dir and prefix_disk go together: where prompts are kept, and how much at most")
+        if not 1 <= self.draft_tokens <= MAX_DRAFT_TOKENS:
+            raise EdgeError(f"draft_tokens is {self.draft_tokens}: it must be 1 to {MAX_DRAFT_TOKENS}")
         check_deviation(self.experts_per_token, self.substitute)
         if not self.drain_s >= 0:
             raise EdgeError(f"drain_seconds is {self.drain_s}: it must be 0 or more")
@@ -73,6 +78,8 @@ def engine_share(options: NodeOptions) -> pipe.Load:
         prefix_memory_bytes=options.prefix_memory_bytes,
         prefix_disk_bytes=options.prefix_disk_bytes,
         prefix_dir=None if options.prefix_dir is None else str(options.prefix_dir),
+        speculate=options.speculate,
+        draft_tokens=options.draft_tokens,
         experts_per_token=options.experts_per_token,
         substitute=options.substitute,
     )

@@ -14,7 +14,7 @@ class Counters:
     """The engine's totals since it was loaded.
 
     prefix_hits: prompts that went on where an earlier one had been; prefix_tokens: what they did not compute again.
-    The last three: edge.deviation.RoutingCounts.
+    routings, substituted, weight_kept: edge.deviation.RoutingCounts. The last two: edge.events.GenerationStats.
     """
 
     expert_hits: int = 0
@@ -27,10 +27,12 @@ class Counters:
     routings: int = 0
     substituted: int = 0
     weight_kept: float = 0.0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
 
     @property
     def routing(self) -> RoutingCounts:
-        """The last three together."""
+        """How far its experts were others than the model's own."""
         return RoutingCounts(self.routings, self.substituted, self.weight_kept)
 
     def since(self, before: "Counters") -> "Counters":
@@ -51,6 +53,8 @@ class Load:
     prefix_memory_bytes: int | None = None
     prefix_disk_bytes: int = 0
     prefix_dir: str | None = None
+    speculate: Literal["auto", "always", "off"] = "auto"
+    draft_tokens: int = 1
     experts_per_token: int | None = None
     substitute: float | None = None
 
@@ -120,7 +124,7 @@ class Crashed:
 class Worked:
     """What one request has cost so far; `reused_tokens` of its prompt were known from an earlier one.
 
-    The last three: edge.deviation.RoutingCounts.
+    routings, substituted, weight_kept: edge.deviation.RoutingCounts. The last two: edge.events.GenerationStats.
     """
 
     expert_hits: int = 0
@@ -130,10 +134,12 @@ class Worked:
     routings: int = 0
     substituted: int = 0
     weight_kept: float = 0.0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
 
     @property
     def routing(self) -> RoutingCounts:
-        """The last three together."""
+        """How far its experts were others than the model's own."""
         return RoutingCounts(self.routings, self.substituted, self.weight_kept)
 
 

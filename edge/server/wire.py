@@ -50,6 +50,8 @@ def finished(
         expert_cache_lookups=worked.expert_lookups,
         expert_read_bytes=worked.expert_read_bytes,
         reused_prompt_tokens=worked.reused_tokens,
+        drafted_tokens=worked.drafted_tokens,
+        accepted_tokens=worked.accepted_tokens,
         deviations=deviations(deviation, worked.routing),
     )
     return edge_pb2.EdgeServiceGenerateResponse(finished=event)

@@ -230,6 +230,8 @@ class EdgeFinished(_message.Message):
     EXPERT_READ_BYTES_FIELD_NUMBER: _builtins.int
     REUSED_PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
     DEVIATIONS_FIELD_NUMBER: _builtins.int
+    DRAFTED_TOKENS_FIELD_NUMBER: _builtins.int
+    ACCEPTED_TOKENS_FIELD_NUMBER: _builtins.int
     finish_reason: _common_pb2.FinishReason.ValueType
     expert_cache_hits: _builtins.int
     """Expert look-ups of this request answered from RAM, and all of them."""
@@ -237,6 +239,11 @@ class EdgeFinished(_message.Message):
     expert_read_bytes: _builtins.int
     reused_prompt_tokens: _builtins.int
     """Tokens of the prompt that were known from an earlier one of the same tenant, and cost nothing."""
+    drafted_tokens: _builtins.int
+    """Tokens that were guessed and computed together with those before them, and how many of these were right. Guessing
+    changes no answer, only how long it takes.
+    """
+    accepted_tokens: _builtins.int
     @_builtins.property
     def usage(self) -> _common_pb2.Usage: ...
     @_builtins.property
@@ -256,10 +263,12 @@ class EdgeFinished(_message.Message):
         expert_read_bytes: _builtins.int = ...,
         reused_prompt_tokens: _builtins.int = ...,
         deviations: _common_pb2.Deviations | None = ...,
+        drafted_tokens: _builtins.int = ...,
+        accepted_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["deviations", b"deviations", "timings", b"timings", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deviations", b"deviations", "expert_cache_hits", b"expert_cache_hits", "expert_cache_lookups", b"expert_cache_lookups", "expert_read_bytes", b"expert_read_bytes", "finish_reason", b"finish_reason", "reused_prompt_tokens", b"reused_prompt_tokens", "timings", b"timings", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_tokens", b"accepted_tokens", "deviations", b"deviations", "drafted_tokens", b"drafted_tokens", "expert_cache_hits", b"expert_cache_hits", "expert_cache_lookups", b"expert_cache_lookups", "expert_read_bytes", b"expert_read_bytes", "finish_reason", b"finish_reason", "reused_prompt_tokens", b"reused_prompt_tokens", "timings", b"timings", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -59,7 +59,7 @@ def test_an_answered_request_is_counted_and_timed(registry: CollectorRegistry, m
 
 def test_answers_moved_on_by_one_step_are_its_batch(registry: CollectorRegistry, metrics: EdgeMetrics) -> None:
     steps: list[list[Event]] = [
-        [Token(1, 7), Token(2, 7), Finished(2, "stop"), Started(3, 5)],
+        [Token(1, 7), Token(1, 8), Token(2, 7), Finished(2, "stop"), Started(3, 5)],  # a guess of the first was right
         [Token(1, 7)],
         [Started(4, 5)],
         [],
@@ -81,11 +81,13 @@ def test_a_request_without_a_token_has_no_time_to_first_token(
 
 
 def test_engine_counters_go_on_over_a_restart(registry: CollectorRegistry, metrics: EdgeMetrics) -> None:
-    metrics.observe(EngineWorked(Counters(3, 10, 4096, 0.5, 2, 3, 100, 40, 5, 39.5)))
+    metrics.observe(EngineWorked(Counters(3, 10, 4096, 0.5, 2, 3, 100, 40, 5, 39.5, 8, 6)))
     metrics.observe(EngineRestarted())
     metrics.observe(EngineWorked(Counters(1, 2, 4096, 0.25)))
     value = registry.get_sample_value
     assert value("flashgate_edge_expert_cache_hits_total") == 4
+    assert value("flashgate_edge_drafted_tokens_total") == 8
+    assert value("flashgate_edge_accepted_tokens_total") == 6
     assert value("flashgate_edge_expert_cache_misses_total") == 8
     assert value("flashgate_edge_expert_read_bytes_total") == 8192
     assert value("flashgate_edge_disk_read_seconds_total") == 0.75

@@ -5,14 +5,14 @@ from edge.errors import RequestError
 from edge.sampler import SamplingParams
 from edge.server import pipe
 
-COUNTERS = pipe.Counters(3, 10, 4096, 0.5, 1, 2, 30, 8, 5, 7.5)
+COUNTERS = pipe.Counters(3, 10, 4096, 0.5, 1, 2, 30, 8, 5, 7.5, 9, 6)
 
 
 def step(events: bytes) -> bytes:
     return b'{"is":"Step","began_s":1,"ended_s":2,"counters":{},"events":' + events + b"}\n"
 
 
-WORKED = pipe.Worked(3, 10, 4096, 2, 8, 5, 7.25)
+WORKED = pipe.Worked(3, 10, 4096, 2, 8, 5, 7.25, 9, 6)
 EVENTS: list[pipe.Event] = [
     pipe.Started(7, 12),
     pipe.Token(7, 42, WORKED),
@@ -28,6 +28,7 @@ EVENTS: list[pipe.Event] = [
         pipe.Load("/models/ünï code", 2_000_000_000, 4096, 2),
         pipe.Load("/models", 2_000_000_000, 4096, 2, num_sequences=4),
         pipe.Load("/models", 2_000_000_000, 4096, 2, experts_per_token=2, substitute=0.5),
+        pipe.Load("/models", 2_000_000_000, 4096, 2, speculate="always", draft_tokens=3),
         pipe.Generate(7, [1, 2, 3], SamplingParams(max_tokens=5, temperature=0.7, seed=2**64 - 1), "tenant"),
         pipe.Cancel(7),
         pipe.Loading(1, 2),
@@ -65,8 +66,8 @@ def test_sampling_is_validated_on_both_sides() -> None:
 
 
 def test_counters_say_what_was_added_since() -> None:
-    before = pipe.Counters(1, 4, 96, 0.25, 1, 1, 10, 2, 1, 2.0)
-    added = pipe.Counters(2, 6, 4000, 0.25, 0, 1, 20, 6, 4, 5.5)
+    before = pipe.Counters(1, 4, 96, 0.25, 1, 1, 10, 2, 1, 2.0, 4, 1)
+    added = pipe.Counters(2, 6, 4000, 0.25, 0, 1, 20, 6, 4, 5.5, 5, 5)
     assert COUNTERS.since(before) == added
     assert added.routing == RoutingCounts(6, 4, 5.5)
     assert WORKED.routing == RoutingCounts(8, 5, 7.25)

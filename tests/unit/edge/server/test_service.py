@@ -168,7 +168,7 @@ async def test_an_answer_streams_ids_and_text_and_ends_with_figures(served: Serv
     ids = TOKENIZER.encode("é!")
     for token in ids:
         served.engine.last.token(token, Worked(1, 2, 512, 2))
-    served.engine.last.finish("length", Worked(3, 10, 4096, 2))
+    served.engine.last.finish("length", Worked(3, 10, 4096, 2, drafted_tokens=5, accepted_tokens=4))
     first, *rest = await drain(call)
     assert first.started == edge_pb2.EdgeStarted(model="m", prompt_tokens=3, weight_bits=4.5)
     tokens = [response.tokens for response in rest[:-1]]
@@ -179,6 +179,7 @@ async def test_an_answer_streams_ids_and_text_and_ends_with_figures(served: Serv
     assert finished.usage == common_pb2.Usage(prompt_tokens=3, completion_tokens=3)
     assert (finished.expert_cache_hits, finished.expert_cache_lookups, finished.expert_read_bytes) == (3, 10, 4096)
     assert finished.reused_prompt_tokens == 2
+    assert (finished.drafted_tokens, finished.accepted_tokens) == (5, 4)
     queue_s, ttft_s, total_s = (
         getattr(finished.timings, name).ToTimedelta().total_seconds() for name in ("queue", "ttft", "total")
     )

@@ -58,7 +58,7 @@ def recorded(parts: EngineParts) -> list[int]:
     """The layers whose experts are asked for from now on."""
     layers: list[int] = []
 
-    def record(layer: int, experts: Sequence[int], is_scan: bool) -> None:  # noqa: ARG001 of the protocol
+    def record(layer: int, *_: object) -> None:
         layers.append(layer)
 
     assert isinstance(parts.store, ExpertStore)
