@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from edge.checkpoint.byte_tokenizer import VOCABULARY_SIZE, end_token_ids, write_tokenizer
 from edge.checkpoint.hf_config import DTYPE_NAMES, write_config
 from edge.checkpoint.layout import Format
-from edge.checkpoint.names import Part, dense_tensors, full_name, fused_shape, fused_source
+from edge.checkpoint.names import MTP_PREFIX, Part, dense_tensors, full_name, fused_shape, fused_source
 from edge.checkpoint.tensor_file import NewTensor, TensorFileWriter
 from edge.config import FULL_ATTENTION, LINEAR_ATTENTION, ModelConfig
 from edge.errors import CheckpointError
@@ -59,7 +59,8 @@ def write_random_checkpoint(
     (out / "config.json").write_text(text + "\n", encoding="utf-8")
     if tokenizer:
         write_tokenizer(out)
-    shapes = dict(tensor_shapes(config))
+    # The MTP layer last: all else has the weights that it has without it.
+    shapes = dict(sorted(tensor_shapes(config), key=lambda named: named[0].startswith(MTP_PREFIX)))
     with (out / "model.safetensors").open("wb") as file:
         writer = TensorFileWriter(file, {name: NewTensor(form, shape) for name, shape in shapes.items()})
         for index, (name, shape) in enumerate(shapes.items()):
