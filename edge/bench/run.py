@@ -3,7 +3,7 @@
 import gc
 import platform
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,7 +44,7 @@ def bench(
     memory_bytes, threads = options.memory_bytes, options.threads
     pack = Pack.open(path).without_mtp()
     planned(pack, options)  # or refuse before anything takes time
-    with _progress() as (show, loading), TraceWriter(trace) if trace else nullcontext() as writer:
+    with _progress() as (show, loading), _recording(trace, pack) as writer:
         show(PROBING)
         kernels.set_num_threads(threads)
         before = machine_rates(pack, memory_bytes)
@@ -67,6 +67,10 @@ def bench(
         **figures(measured, sizes, (before, after), workload.sequences, meter.rates),
         **memory_figures(held, memory_bytes),
     }
+
+
+def _recording(trace: Path | None, pack: Pack) -> AbstractContextManager[TraceWriter | None]:
+    return TraceWriter(trace, pack.config.num_layers * pack.config.num_experts) if trace else nullcontext()
 
 
 def cpu_name() -> str:

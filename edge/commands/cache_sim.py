@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 EPILOG = """\
 examples:
-  flashgate-edge bench ~/packs/qwen --memory 3GB --tokens 200 --trace chat.trace
+  flashgate-edge trace ~/packs/qwen --prompts prompts.jsonl --memory 3GB --out chat.trace
   flashgate-edge cache-sim chat.trace --slots 256,512,1024
   flashgate-edge cache-sim chat.trace --slots 512 --policies lfu,belady
 
@@ -29,7 +29,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("trace", metavar="TRACE", type=Path, help="file written by `flashgate-edge bench --trace`")
+    parser.add_argument("trace", metavar="TRACE", type=Path, help="file written by `flashgate-edge trace`")
     parser.add_argument("--slots", metavar="N,N,…", type=counts, required=True, help="sizes of the cache in experts")
     parser.add_argument("--policies", metavar="NAME,…", help="default: all of lru, scan-lru, lfu, belady")
     parser.set_defaults(func=run)

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.experts.store import Recorder, StoreStats
+from edge.experts.store import GuessRecorder, Recorder, StoreStats
 
 
 class NoExperts:
@@ -12,6 +12,7 @@ class NoExperts:
     num_slots = 0
     num_resident = 0
     recorder: Recorder | None = None  # nothing to record
+    guess_recorder: GuessRecorder | None = None
 
     @property
     def memory(self) -> NDArray[np.uint8]:

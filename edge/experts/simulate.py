@@ -1,7 +1,7 @@
 """Replays a trace of expert accesses against cache policies, and against the best that any policy could do."""
 
 from collections import Counter, deque
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from edge.experts.cache import SlotCache
@@ -72,16 +72,21 @@ POLICIES: Mapping[str, Callable[[float, Iterable[Access]], Policy]] = {
 }
 
 
-def simulate(accesses: Iterable[Access], policy: Policy, num_slots: int) -> Outcome:
-    """Ask a cache for all `accesses` as the expert store does: what is needed together is held together."""
+def replay(accesses: Iterable[Access], policy: Policy, num_slots: int) -> Iterator[tuple[Access, list[bool]]]:
+    """Each access, and for each of its experts whether it would have been in RAM."""
     cache = SlotCache(num_slots, policy)
-    counts = {True: [0, 0], False: [0, 0]}  # by is_scan: look-ups, hits
     for access in accesses:
         keys = [ExpertKey(access.layer, expert) for expert in access.experts]
-        found = [cache.use(key, is_scan=access.is_scan) for key in keys]
-        counts[access.is_scan][0] += len(keys)
-        counts[access.is_scan][1] += sum(found)
+        yield access, [cache.use(key, is_scan=access.is_scan) for key in keys]
         _load(cache, keys, access.is_scan)
+
+
+def simulate(accesses: Iterable[Access], policy: Policy, num_slots: int) -> Outcome:
+    """Ask a cache for all `accesses` as the expert store does: what is needed together is held together."""
+    counts = {True: [0, 0], False: [0, 0]}  # by is_scan: look-ups, hits
+    for access, found in replay(accesses, policy, num_slots):
+        counts[access.is_scan][0] += len(found)
+        counts[access.is_scan][1] += sum(found)
     (scans, scan_hits), (decodes, decode_hits) = counts[True], counts[False]
     return Outcome(scans + decodes, scan_hits + decode_hits, decodes, decode_hits)
 

@@ -14,6 +14,8 @@ from edge.experts.policies import ExpertKey, Policy
 from edge.experts.slots import ExpertIndex, ExpertSlots, Reader, Verify
 
 Recorder = Callable[[int, Sequence[int], bool], None]  # is told layer, experts and is_scan of each fetch
+# Is told what the router of a layer, the next one, is guessed to say: f32[T, E], the greater the likelier.
+GuessRecorder = Callable[[int, NDArray[np.float32]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,7 @@ class ExpertStore:
         """`gates`: when to read ahead what `expect` is told; None: never. `holds_all`: no expert ever gives way."""
         self.layout = index.experts
         self.recorder: Recorder | None = None
+        self.guess_recorder: GuessRecorder | None = None  # while there is one, every pass of decoding is guessed
         self._reader = reader
         self._slots = ExpertSlots(index, num_slots, reader, policy, verify)
         self._holds_all = holds_all
@@ -139,12 +142,16 @@ class ExpertStore:
 
     def wants_guesses(self, *, is_scan: bool) -> bool:
         """The contract of GuessTaker."""
+        if self.guess_recorder and not is_scan:
+            return True
         if self._lookahead is None or (self._holds_all and self.num_resident == self.num_slots):
             return False
         return self._lookahead.gates.of(is_scan=is_scan).is_worth_guessing
 
-    def expect(self, layer: int, experts: Sequence[int]) -> None:
+    def expect(self, layer: int, experts: Sequence[int], scores: NDArray[np.float32] | None = None) -> None:
         """The contract of GuessTaker."""
+        if self.guess_recorder and scores is not None:
+            self.guess_recorder(layer, scores)
         if self._lookahead:
             self._lookahead.expect(layer, experts)
             if self._fetch is None or self._fetch.is_all_asked:

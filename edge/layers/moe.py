@@ -48,10 +48,10 @@ class GuessTaker(Protocol):
     def wants_guesses(self, *, is_scan: bool) -> bool:
         """Whether `expect` would do anything in a pass of that kind: whoever guesses can save the work."""
 
-    def expect(self, layer: int, experts: Sequence[int]) -> None:
+    def expect(self, layer: int, experts: Sequence[int], scores: NDArray[np.float32]) -> None:
         """`layer`, the next one, is guessed to need `experts` (distinct, the surest first).
 
-        They may be read while the disk has nothing to do.
+        They may be read while the disk has nothing to do. `scores` [T, E]: what the guess was taken from.
         """
 
 
@@ -106,7 +106,8 @@ class SparseMoe:
     def guess(self, x: NDArray[np.float32], taker: GuessTaker) -> None:
         """Tell `taker` which experts `forward` would need for x f32[T, H]."""
         with self._routing:
-            taker.expect(self._layer, surest_first(*kernels.route(kernels.matmul(x, self._router), self._top_k)))
+            scores = kernels.matmul(x, self._router)
+            taker.expect(self._layer, surest_first(*kernels.route(scores, self._top_k)), scores)
 
     def _choose(self, logits: NDArray[np.float32], is_scan: bool) -> Choice:
         """The experts of each token and their weights."""

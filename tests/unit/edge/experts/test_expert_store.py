@@ -11,7 +11,7 @@ import pytest
 from edge.checkpoint.layout import ExpertLayout, Format, MatrixLayout
 from edge.errors import StorageError
 from edge.experts.gate import Gates
-from edge.experts.policies import Lru
+from edge.experts.policies import DecayedLfu, Lru
 from edge.experts.slots import Verify
 from edge.experts.store import ExpertStore
 from edge.kernels import ExpertReader, crc32c
@@ -149,6 +149,30 @@ def test_counters_count_lookups_hits_and_bytes(disk: MemoryDisk) -> None:
     fetched(store, 0, [2, 3])
     stats = store.stats()
     assert (stats.lookups, stats.hits, stats.read_bytes) == (4, 1, 3 * LAYOUT.block_bytes)
+
+
+def test_a_recorder_of_guesses_is_told_of_every_one_and_nothing_is_read_for_it(disk: MemoryDisk) -> None:
+    store = make_store(disk, 4)
+    assert not store.wants_guesses(is_scan=False)
+    told = []
+    store.guess_recorder = lambda layer, scores: told.append((layer, scores.tolist()))
+    assert store.wants_guesses(is_scan=False)
+    assert not store.wants_guesses(is_scan=True)
+    store.expect(1, [2], np.array([[1.0, 2.0]], np.float32))
+    assert told == [(1, [[1.0, 2.0]])]
+    assert not disk.prefetched
+
+
+def test_what_is_spared_is_not_read_but_remembered_as_wanted(disk: MemoryDisk) -> None:
+    store = ExpertStore(Index(), 2, disk, DecayedLfu(100.0))
+    for _ in range(3):
+        with store.fetch(0, [1], is_scan=False, spared=[2]) as fetch:
+            list(fetch)
+    fetched(store, 0, [3])  # used once; 2 was wanted three times
+    fetched(store, 0, [2])
+    assert disk.started == [(0, 1), (0, 3), (0, 2)]
+    assert (store.holds(0, 1), store.holds(0, 2), store.holds(0, 3)) == (True, True, False)
+    assert store.stats().lookups == 5
 
 
 def test_a_recorder_is_told_of_every_fetch(disk: MemoryDisk) -> None:

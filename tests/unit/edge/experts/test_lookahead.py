@@ -66,6 +66,21 @@ def test_a_right_guess_is_hastened_and_read_once(store: ExpertStore, disk: Memor
     assert (stats.lookahead.used, stats.lookahead.wasted) == (2, 0)
 
 
+def test_a_guess_of_what_is_then_done_without_was_right(disk: MemoryDisk) -> None:
+    """Else it would not be read the next time either, and never be there."""
+    store = make_store(disk, 12, is_open=False)
+    gate = store._lookahead.gates.decode  # type: ignore[union-attr] # made with gates
+    for _ in range(50):
+        store.expect(1, [2])
+        with store.fetch(1, [5], is_scan=False, spared=[2]) as fetch:
+            list(fetch)
+    assert not disk.prefetched
+    assert gate.precision[0].value == 1.0
+    assert gate.missing.value == pytest.approx(0.5, abs=0.02)
+    stats = store.stats().lookahead
+    assert (stats.needed, stats.recalled) == (100, 50)
+
+
 def test_a_wrong_guess_that_has_not_begun_is_forgotten(store: ExpertStore, disk: MemoryDisk) -> None:
     store.expect(1, [1, 2])
     assert fetched(store, 1, [3]) == [[3]]

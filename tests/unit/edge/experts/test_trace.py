@@ -31,6 +31,29 @@ def test_a_trace_comes_back(path: Path) -> None:
     assert list(trace) == list(trace)
 
 
+def test_a_guess_comes_back_as_the_ranks_of_what_was_needed(path: Path) -> None:
+    with TraceWriter(path, num_experts=8) as writer:
+        writer.guess(1, np.array([[0.1, 0.4, 0.2, 0.3]], np.float32))
+        writer.record(1, [1, 2], False)
+        writer.record(1, [1, 2], False)  # a guess is for the next fetch alone
+        writer.guess(1, np.array([[9, 0, 0, 1], [0, 9, 1, 0]], np.float32))  # of two tokens the better rank counts
+        writer.record(1, [0, 1, 2, 3], False)
+        writer.guess(2, np.ones((1, 4), np.float32))  # of another layer than the one that asks
+        writer.record(1, [3], False)
+        writer.guess(1, np.ones((1, 4), np.float32))
+        writer.record(1, [3], True)  # a prompt's are not kept
+    trace = Trace.read(path)
+    assert [access.ranks for access in trace] == [(0, 2), (), (0, 0, 1, 1), (), ()]
+    assert trace.num_experts == 8
+
+
+def test_a_trace_that_was_not_told_counts_the_experts_that_were_asked_for(path: Path) -> None:
+    with TraceWriter(path) as writer:
+        for layer, experts in [(0, [1, 5]), (1, [1]), (0, [1, 2])]:
+            writer.record(layer, experts, False)
+    assert Trace.read(path).num_experts == 4
+
+
 def test_an_empty_trace_comes_back(path: Path) -> None:
     TraceWriter(path).close()
     assert list(Trace.read(path)) == []
@@ -65,12 +88,17 @@ def test_what_is_no_trace_is_refused(path: Path, content: bytes) -> None:
         ({"layer": np.zeros(2)}, "whole numbers"),
         ({"end": np.array([2, 1], np.int32)}, "do not add up"),
         ({"end": np.array([1, 2], np.int32)}, "do not add up"),
+        ({"rank": np.zeros(2, np.int32)}, "differ in length"),
+        ({"rank": None}, "not a trace"),
+        ({"num_experts": np.zeros(0, np.int32)}, "how many experts"),
+        ({"num_experts": np.array([-4], np.int32)}, "how many experts"),
     ],
 )
 def test_columns_that_do_not_fit_are_refused(path: Path, changes: dict[str, np.ndarray | None], message: str) -> None:
     zeros = np.zeros(2, np.int32)
     columns = {"step": zeros, "layer": zeros, "is_scan": zeros, "end": np.array([1, 3], np.int32)}
-    columns["expert"] = np.zeros(3, np.int32)
+    columns["expert"] = columns["rank"] = np.zeros(3, np.int32)
+    columns["num_experts"] = np.array([0], np.int32)
     with path.open("wb") as file:
         kept = {name: column for name, column in (columns | changes).items() if column is not None}
         np.savez(file, allow_pickle=False, **kept)
