@@ -45,9 +45,8 @@ class Routed:
 class ExpertCalibration:
     """All experts of one layer.
 
-    An expert counts its own tokens by the square of its share in each, as its errors count in the layer's output. To
-    these come, as if they were so many tokens of the mean weight as a matrix has columns, the mean of all tokens of the
-    layer: an expert with fewer tokens than columns leans on what every token looks like, one with many forgets it.
+    To an expert's own tokens comes the mean of all tokens of the layer, as if it were as many as a matrix has columns:
+    an expert with fewer tokens than columns leans on what every token looks like, one with many forgets it.
     """
 
     def __init__(
@@ -64,8 +63,6 @@ class ExpertCalibration:
         self._config, self._normal, self._moments = checkpoint.config, normal, moments
         self._given = routed(self._config, router, normal.given)
         self._wanted = routed(self._config, router, normal.wanted)
-        shares = np.concatenate([expert.shares for expert in self._given])
-        self._mean_weight = float((shares * shares).mean())
 
     def run(self, streams: Streams) -> Iterator[PackedExpert]:
         """Pack expert after expert, on all cores, and add what each yields to both streams."""
@@ -79,17 +76,17 @@ class ExpertCalibration:
     def _pack(self, expert: int) -> tuple[PackedExpert, Floats, Floats]:
         """The expert, and its part of the output for the tokens that each stream routes to it."""
         own = self._given[expert]
-        inputs, weights = self._inputs(own.rows), own.shares * own.shares
-        moments = Moments.of(*inputs, weights)
-        moments.add(self._moments, self._prior(inputs[0].shape[1]) / self._moments.weight)
+        inputs = self._inputs(own.rows)
+        moments = Moments.of(*inputs)
+        moments.add(self._moments, inputs[0].shape[1] / self._moments.num_tokens)
         curvature = Curvature(moments)
         gate = self._encode(expert, Part.GATE, curvature)
         up = self._encode(expert, Part.UP, curvature)
         exact = tuple(as_stored(self._source(expert, part)) for part in Part)
         hidden = _hidden(inputs, (gate.matrix, up.matrix), exact[:2])
-        moments = Moments.of(*hidden, weights)
+        moments = Moments.of(*hidden)
         usual = _hidden(self._inputs(self._sample()), (gate.matrix, up.matrix), exact[:2])
-        moments.add(Moments.of(*usual), self._prior(usual[0].shape[1]) / len(usual[0]))
+        moments.add(Moments.of(*usual), usual[0].shape[1] / len(usual[0]))
         down = self._encode(expert, Part.DOWN, Curvature(moments))
         parts = dict(zip(Part, (gate, up, down), strict=True))
         packed = PackedExpert(
@@ -107,9 +104,6 @@ class ExpertCalibration:
 
     def _inputs(self, rows: Rows) -> tuple[Floats, Floats]:
         return np.asarray(self._normal.given[rows]), np.asarray(self._normal.wanted[rows])
-
-    def _prior(self, num_columns: int) -> float:
-        return num_columns * self._mean_weight
 
     def _sample(self) -> Rows:
         """Tokens of the layer, evenly spread, not more than `down` has columns."""

@@ -52,7 +52,7 @@ class DenseWeights:
             encoded = [piece for _, piece in pieces]
         self.given[name] = joined(layout, (data for data, _ in encoded))
         error = sum((error for _, error in encoded), MatrixError())
-        self.lines.append(tensor_line(f"{self._prefix}{name}", layout.format.name, error))
+        self.lines.append(tensor_line(tensor.name, layout.format.name, error))
 
     def pack_plainly(self) -> None:
         """Round to nearest what is not packed yet."""

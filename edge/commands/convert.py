@@ -1,7 +1,6 @@
 """`flashgate-edge convert`: pack a Hugging Face checkpoint."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,8 +26,6 @@ tokens for a small model, the more the more experts. That takes far longer than 
 on two cores), about 1 GB of memory for each core, and 16 bytes of disk per token and unit of width beside OUT.
 """
 SHOWN_LINES = 8  # of the report
-# Jobs run on all cores already, and sums must not depend on how many there are.
-BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -86,9 +83,6 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(args: argparse.Namespace) -> int:
     """Convert with a progress bar in bytes of the checkpoint. Raises CheckpointError, CalibrationError."""
-    for name in BLAS_THREADS:
-        os.environ[name] = "1"  # before numpy is loaded
-
     from edge.checkpoint.convert import Conversion
     from edge.errors import CalibrationError
     from edge.progress import byte_progress

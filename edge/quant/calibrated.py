@@ -12,7 +12,7 @@ from edge.quant.grid import Grid, clipped
 
 Floats = NDArray[np.float32]
 
-SWEEPS = 3  # of coordinate descent; the gain of each is a fraction of the one before
+SWEEPS = 2  # of coordinate descent; the gain of each is a fraction of the one before
 
 
 def quantize_calibrated(values: Floats, form: Format, group: int, curvature: Curvature) -> Quantized:

@@ -19,28 +19,26 @@ MORE_DAMPING = 10  # times as much, when float32 finds the matrix indefinite all
 
 @dataclass(slots=True)
 class Moments:
-    """Weighted sums over tokens of x xᵀ, x being what a matrix of n columns is given.
+    """Sums over tokens of x xᵀ, x being what a matrix of n columns is given.
 
     `given` [n, n]: of the inputs that the packed model gives it. `wanted` [n, n]: sums of (input of the unquantised
-    model) (input of the packed model)ᵀ. `weight`: the sum of the tokens' weights.
+    model) (input of the packed model)ᵀ. `num_tokens`: of how many; a part of a token counts as that part.
     """
 
     given: Floats
     wanted: Floats
-    weight: float
+    num_tokens: float
 
     @classmethod
-    def of(cls, given: Floats, wanted: Floats, weights: Floats | None = None) -> Self:
-        """Of some tokens. Shapes: given, wanted [T, n], weights [T]; None: one each."""
-        weighted: Floats = given if weights is None else given * weights[:, None]
-        weight = float(len(given) if weights is None else weights.sum())
-        return cls(weighted.T @ given, wanted.T @ weighted, weight)
+    def of(cls, given: Floats, wanted: Floats) -> Self:
+        """Of some tokens. Shapes: [T, n] both."""
+        return cls(given.T @ given, wanted.T @ given, len(given))
 
     def add(self, other: "Moments", share: float = 1.0) -> None:
-        """Of the other's tokens too, each with its weight times `share`."""
+        """Of the other's tokens too, each as `share` of one."""
         self.given += np.float32(share) * other.given
         self.wanted += np.float32(share) * other.wanted
-        self.weight += share * other.weight
+        self.num_tokens += share * other.num_tokens
 
 
 class Curvature:

@@ -9,7 +9,7 @@ import pytest
 from edge.checkpoint.random_model import write_random_checkpoint
 from tests.unit.edge.checkpoint.samples import TINY
 
-READER = replace(TINY, vocab_size=512)  # as many ids as the tokenizer has
+READER = replace(TINY, vocab_size=512, num_mtp_layers=1)  # as many ids as the tokenizer has
 
 
 @pytest.fixture

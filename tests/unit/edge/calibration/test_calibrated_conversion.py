@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edge.batch import Segment
+from edge.batch import Batch, Segment
 from edge.calibration import experts as experts_module
 from edge.calibration import gathering as gathering_module
 from edge.calibration import layer_weights as layer_weights_module
@@ -22,8 +22,9 @@ from edge.checkpoint.random_model import write_random_checkpoint
 from edge.checkpoint.verify import Verification
 from edge.config import ModelConfig
 from edge.errors import CalibrationError, CheckpointError
-from edge.layers.moe import Batch
+from edge.layers.moe import Batch as Experts
 from edge.model import Model
+from edge.mtp import MtpLayer
 from edge.state import SequenceState
 from tests.unit.edge.calibration.conftest import READER
 from tests.unit.edge.checkpoint.samples import FAMILIES, Tensors, change_tensors, convert
@@ -40,14 +41,15 @@ def calibrate(source: Path, out: Path, chats: Path, **options: Any) -> tuple[Pac
     return Pack.open(out), report
 
 
-@pytest.mark.parametrize("config", FAMILIES, ids=lambda config: config.family)
+@pytest.mark.parametrize("config", [*FAMILIES, READER], ids=lambda config: f"{config.family}-{config.num_mtp_layers}")
 def test_every_family_is_calibrated_whole(tmp_path: Path, chats: Path, config: ModelConfig) -> None:
     source = tmp_path / "family"
     write_random_checkpoint(source, replace(config, vocab_size=512))
     pack, report = calibrate(source, tmp_path / "out", chats)
     dense = pack.load_dense()
     quantized = {n for n, t in dense.items() if isinstance(t, Matrix) and t.layout.format.is_quantized}
-    experts = {f"layers.{i}.mlp.experts.{p}_proj" for i in range(3) for p in ("gate", "up", "down")}
+    layers = [f"layers.{layer}" for layer in range(3)] + ["mtp.layers.0"] * config.num_mtp_layers
+    experts = {f"{layer}.mlp.experts.{part}_proj" for layer in layers for part in ("gate", "up", "down")}
     named = {line["tensor"] for line in report}
     assert named == quantized - {"embed_tokens"} | (experts if config.num_experts else set())
     nearest = convert(source, tmp_path / "nearest", bits=3)
@@ -79,7 +81,7 @@ def test_outputs_change_less_than_rounding_to_nearest_changes_weights(
 def test_the_streams_are_those_of_the_engine(source: Path, tmp_path: Path, chats: Path) -> None:
     """The unquantised one is what a pack of 16 bits computes, the other what the calibrated pack does."""
     out, partial = tmp_path / "out", tmp_path / "out.partial"
-    stop_after(source, out, chats, NUM_STEPS - 1)
+    stop_after(source, out, chats, NUM_LAYER_REPORTS + 1)
     corpus = read_corpus(chats, source, READER.vocab_size)
     shape = (corpus.num_tokens, READER.hidden_size)
     wanted, given = (np.fromfile(partial / "calibration" / f"3.{kind}", np.float32).reshape(shape) for kind in KINDS)
@@ -90,7 +92,25 @@ def test_the_streams_are_those_of_the_engine(source: Path, tmp_path: Path, chats
     assert np.abs(given - wanted).max() > 1e-2
 
 
-def test_the_number_of_threads_and_of_rows_at_once_changes_no_byte(
+def test_the_mtp_layer_is_given_what_the_engine_gives_it(source: Path, tmp_path: Path, chats: Path) -> None:
+    partial = tmp_path / "out.partial"
+    stop_after(source, tmp_path / "out", chats, NUM_LAYER_REPORTS + 2 + READER.num_experts)
+    found = np.fromfile(partial / "calibration" / "mtp.wanted", np.float32).reshape(-1, READER.hidden_size)
+    pack = convert(source, tmp_path / "exact")
+    dense, experts = pack.load_dense(), PackedExperts(pack)
+    model, layer = Model(pack.config, dense, experts), MtpLayer(pack.config, dense, experts)
+    expected = []
+    for ids in read_corpus(chats, source, READER.vocab_size).sequences:
+        state = SequenceState(pack.config, len(ids))
+        hidden = model.normalise(model.forward([Segment(ids, state)]))
+        segment = Segment(ids[1:], SequenceState(pack.config, len(ids)))
+        batch = Batch(pack.config, [segment], layer.join(model.embed(ids[1:]), hidden[:-1]))
+        layer.forward(batch)
+        expected.append(batch.x)
+    np.testing.assert_allclose(found, np.concatenate(expected), rtol=1e-4, atol=1e-4)
+
+
+def test_the_number_of_threads_changes_no_byte(
     source: Path, tmp_path: Path, chats: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     packs = []
@@ -126,7 +146,7 @@ def test_16_bits_have_nothing_to_calibrate(source: Path, tmp_path: Path, chats: 
         calibrate(source, tmp_path / "out", chats, bits=16)
 
 
-@pytest.mark.parametrize("num_calls", [1, 2, 3, 7, 8, 14, 19])
+@pytest.mark.parametrize("num_calls", [1, 2, 3, 7, 8, 14, 20, 24])
 def test_a_stopped_conversion_goes_on_where_it_was(source: Path, tmp_path: Path, chats: Path, num_calls: int) -> None:
     whole, report = calibrate(source, tmp_path / "whole", chats)
     out = tmp_path / "out"
@@ -178,7 +198,8 @@ class StoppedError(Exception):
 
 
 KINDS = ("wanted", "given")
-NUM_STEPS = 5 + READER.num_layers * READER.num_experts  # reports of progress: embedding, layers, end; each expert
+# Reports of progress: embedding, layers, head, MTP layer; each expert of the layers and of the MTP layer.
+NUM_LAYER_REPORTS = 1 + READER.num_layers * (1 + READER.num_experts)
 
 
 def stop_after(source: Path, out: Path, chats: Path, num_calls: int) -> None:
@@ -212,7 +233,7 @@ class PackedExperts:
     @contextmanager
     def fetch(
         self, layer: int, experts: Sequence[int], *, is_scan: bool, spared: Any = ()
-    ) -> Iterator[Iterator[Batch]]:
+    ) -> Iterator[Iterator[Experts]]:
         yield ([(expert, self._read(layer, expert))] for expert in experts)
 
     def holds(self, layer: int, expert: int) -> bool:
