@@ -9,7 +9,8 @@ EPILOG = """\
 examples:
   flashgate-edge eval CHECKPOINT --questions q.jsonl --bits 16 8 4 3.4 3 2 --work ~/eval
   flashgate-edge eval ~/packs/qwen4 ~/packs/qwen3 --reference ~/packs/qwen16 --text book.txt --memory 12GB
-  flashgate-edge eval ~/packs/qwen --questions q.jsonl --slots 64 128       must be identical: status 1 if they are not
+  flashgate-edge eval CHECKPOINT --questions q.jsonl --bits 4 3 2 --calibration ops/demo/calibration.jsonl
+  flashgate-edge eval ~/packs/qwen --questions q.jsonl --k 6 4 --slots 256 --substitute 0.06 0.1
 
 The repository has questions: ops/demo/questions.jsonl. A file of your own has one JSON object on each line:
   {"id": "dates-3", "task": "dates", "messages": [{"role": "user", "content": "Which day follows 2 May?"}],
@@ -22,6 +23,10 @@ perplexity    exp of the mean of -ln p(token), over the reference answers given 
 KL            mean of KL(reference || this) over the same tokens, in nats, ± half of a 95% interval over passages
 same tokens   how often both find the same token the likeliest, given the right tokens before it
 same answers  how often the greedy answers are the same, token by token
+own experts   share of the experts used that the router chose, where --substitute lets others stand in
+
+Rows that differ in --slots or --speculate alone must have the same answers and logits, byte for byte, as all experts in
+RAM give; exit status 1 if they do not.
 
 Each choice is varied alone, beside a row for each of MODEL and --bits. The first row is the reference.
 """
@@ -62,6 +67,33 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="pack a checkpoint at each of these (default: 16)",
     )
     parser.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="FILE",
+        help="also pack at each of --bits below 16 as `convert --calibration FILE` does",
+    )
+    parser.add_argument(
+        "--k",
+        "--experts-per-token",
+        dest="experts_per_token",
+        type=int,
+        nargs="+",
+        default=(),
+        metavar="K",
+        help="also run with K experts per token, fewer than the model's own",
+    )
+    parser.add_argument(
+        "--substitute",
+        type=float,
+        nargs="+",
+        default=(),
+        metavar="SHARE",
+        help="also let experts in RAM stand in for missing ones with less than SHARE of a token; with each of --slots",
+    )
+    parser.add_argument(
+        "--speculate", action="store_true", help="also run with the MTP layer drafting: must be identical"
+    )
+    parser.add_argument(
         "--slots",
         type=int,
         nargs="+",
@@ -82,13 +114,25 @@ def run(args: argparse.Namespace) -> int:
     """Measure and compare. Raises EvaluationError, CheckpointError, PackError, BudgetError, StorageError."""
     from edge import logs
     from edge.budget import parse_bytes
-    from edge.evaluation.run import Machine, evaluate
+    from edge.evaluation.measure import Machine
+    from edge.evaluation.run import evaluate
     from edge.evaluation.table import table
     from edge.evaluation.texts import read_texts
     from edge.evaluation.variants import Choices, variants
 
     logs.configure()
-    rows = variants(Choices(tuple(args.models), args.reference, tuple(args.bits), tuple(args.slots)))
+    rows = variants(
+        Choices(
+            models=tuple(args.models),
+            reference=args.reference,
+            bits=tuple(args.bits),
+            calibration=args.calibration,
+            experts_per_token=tuple(args.experts_per_token),
+            substitutes=tuple(args.substitute),
+            slots=tuple(args.slots),
+            speculates=args.speculate,
+        )
+    )
     texts = read_texts(
         args.questions,
         args.text,

@@ -38,6 +38,7 @@ def figures(questions: Sequence[Question], measured: Measured, reference: Measur
         "bits": measured.bits,
         "nbytes": measured.nbytes,
         "slots": measured.slots,
+        "own_experts": measured.own_experts,
         "seconds": round(measured.seconds, 3),
         "accuracy": _share(is_right),
         "tasks": {

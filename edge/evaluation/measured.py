@@ -21,12 +21,19 @@ class Measured:
 
     name: str  # of its model
     bits: float
+    is_calibrated: bool
     nbytes: int  # of its pack
     slots: int  # experts in RAM; 0 for a model without experts
+    own_experts: float | None  # share of the experts used that were the router's choice; None: all of them
     seconds: float
     answers: tuple[Answer, ...]  # one for each question
     scores: tuple[PassageScore, ...]  # one for each passage
     logits_digest: str  # of all logits that the scores are made of
+
+    @property
+    def precision(self) -> str:
+        """In words."""
+        return f"{self.bits:g} bits" + (" calibrated" if self.is_calibrated else "")
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""

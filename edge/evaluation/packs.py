@@ -7,18 +7,31 @@ from contextlib import closing
 from pathlib import Path
 
 from edge.checkpoint.convert import Conversion, model_name
+from edge.checkpoint.disk import file_crc
 from edge.checkpoint.pack import Pack
 from edge.checkpoint.source import Checkpoint
-from edge.evaluation.variants import Weights
+from edge.config import ModelConfig
+from edge.deviation import Deviation
+from edge.errors import EvaluationError
+from edge.evaluation.variants import Variant, Weights
 from edge.progress import byte_progress
 
 
-def check_readable(weights: Weights) -> None:
-    """Raise PackError or CheckpointError for what cannot be measured, before hours go into what can."""
+def check_measurable(variant: Variant) -> None:
+    """Before hours go into others. Raises PackError, CheckpointError, RequestError, EvaluationError; OSError."""
+    config = _config(variant.weights)
+    Deviation.asked(config, variant.experts_per_token, variant.substitute)
+    if variant.speculates and not config.num_mtp_layers:
+        raise EvaluationError(f"{variant.weights.source}: has no MTP layer: leave --speculate")
+    if variant.weights.calibration:
+        variant.weights.calibration.open("rb").close()
+
+
+def _config(weights: Weights) -> ModelConfig:
     if weights.bits is None:
-        Pack.open(weights.source)
-    else:
-        Checkpoint(weights.source).close()
+        return Pack.open(weights.source).config
+    with closing(Checkpoint(weights.source)) as checkpoint:
+        return checkpoint.config
 
 
 class Packs:
@@ -34,7 +47,7 @@ class Packs:
         out = self._folder / self._name(weights)
         if not out.exists():
             with (
-                Conversion(weights.source, out, bits=weights.bits) as conversion,
+                Conversion(weights.source, out, bits=weights.bits, calibration=weights.calibration) as conversion,
                 byte_progress(
                     f"packing at {weights.bits:g} bits", conversion.source_bytes, conversion.finished_bytes
                 ) as bar,
@@ -50,6 +63,10 @@ class Packs:
     def _name(self, weights: Weights) -> str:
         """Another one for other weights: a pack that is there is known to be the right one."""
         with closing(Checkpoint(weights.source)) as checkpoint:
-            key = [checkpoint.identity(), checkpoint.modified_ns()]
+            key: list[object] = [checkpoint.identity(), checkpoint.modified_ns()]
+        how = f"{weights.bits:g}bit"
+        if weights.calibration:
+            how += "-calibrated"
+            key.append(file_crc(weights.calibration))
         digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
-        return f"{model_name(weights.source)}-{weights.bits:g}bit-{digest}"
+        return f"{model_name(weights.source)}-{how}-{digest}"

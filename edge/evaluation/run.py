@@ -4,35 +4,27 @@ import hashlib
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
+from edge.budget import resident_bytes
 from edge.checkpoint.contents import MANIFEST_FILE
 from edge.checkpoint.pack import Pack
 from edge.engine import Engine
 from edge.engine_options import EngineOptions
-from edge.errors import EvaluationError
+from edge.errors import BudgetError, EvaluationError
 from edge.evaluation.figures import Figures, figures
 from edge.evaluation.material import Material, material
-from edge.evaluation.measure import loaded, measure
+from edge.evaluation.measure import Machine, loaded, measure
 from edge.evaluation.measured import Measured
-from edge.evaluation.packs import Packs, check_readable
+from edge.evaluation.packs import Packs, check_measurable
 from edge.evaluation.texts import Texts
 from edge.evaluation.variants import Variant, labels
 from edge.evaluation.work import load_measured, save_measured
 from edge.progress import count_progress
 
 MEASURED_VERSION = 1  # of what Measured means: another one makes what was kept useless
-
-
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """What a run may use."""
-
-    memory_bytes: int
-    threads: int
 
 
 def evaluate(rows: Sequence[Variant], texts: Texts, machine: Machine, work: Path | None = None) -> Figures:
@@ -42,8 +34,8 @@ def evaluate(rows: Sequence[Variant], texts: Texts, machine: Machine, work: Path
     beside the reference's. Raises EvaluationError, CheckpointError, PackError, BudgetError, StorageError; OSError if
     `work` cannot be written.
     """
-    for weights in dict.fromkeys(row.weights for row in rows):
-        check_readable(weights)
+    for row in rows:
+        check_measurable(row)
     with ExitStack() as stack:
         folder = work or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="flashgate-eval-")))
         run = stack.enter_context(_Run(rows[0], texts, machine, folder))
@@ -85,18 +77,22 @@ class _Run:
         return found
 
     def _measure(self, row: Variant, pack: Pack, place: str, *, is_reference: bool) -> Measured:
-        reference = None if is_reference else self._reference_engine()
         total = len(self.material.passages) + len(self.material.prompts)
         with count_progress(f"measuring {place}", total, "texts") as bar:
-            return measure(
-                row, pack, self.material, reference, self._machine.memory_bytes, self._machine.threads, bar.update
-            )
+            try:
+                reference = None if is_reference else self._reference_engine()
+                return measure(row, pack, self.material, self._machine, reference, bar.update)
+            except BudgetError as error:
+                if is_reference:
+                    raise
+                raise BudgetError(f"the reference and {pack.path} share --memory between them: each {error}") from error
 
     def _reference_engine(self) -> Engine:
-        """In half of the memory, from its first use to the end."""
+        """In half of what the process itself leaves, from its first use to the end."""
         if self._engine is None:
+            own = resident_bytes()
             options = EngineOptions(
-                memory_bytes=max(1, self._machine.memory_bytes // 2),
+                memory_bytes=max(1, own + (self._machine.memory_bytes - own) // 2),
                 context_tokens=self.material.context_tokens,
                 threads=self._machine.threads,
                 max_sequences=1,
@@ -122,7 +118,10 @@ class _Run:
             "reference": None if is_reference else _manifest_digest(self._pack),
             "material": self.material.digest,
             "max_tokens": self.material.max_tokens,
+            "experts_per_token": row.experts_per_token,
+            "substitute": row.substitute,
             "slots": row.slots,
+            "speculates": row.speculates,
         }
 
 
@@ -132,7 +131,7 @@ def _manifest_digest(pack: Pack) -> str:
 
 
 def _report(rows: Sequence[Variant], texts: Texts, measured: Sequence[Measured], material: Material) -> Figures:
-    names = labels(rows, [one.bits for one in measured])
+    names = labels(rows, [one.precision for one in measured])
     reference = measured[0]
     return {
         "reference": names[0],

@@ -41,12 +41,12 @@ class Scorer:
 
     `digest` is, after any number of passages, the same for two engines if and only if all logits of scored tokens were
     byte for byte the same.
+
+    `as_decoded`: compute scored tokens one by one, as an answer is: in a prompt nothing stands in for an expert.
     """
 
-    def __init__(self, engine: Engine, reference: Engine | None) -> None:
-        self._engine, self._reference = engine, reference
-        chunks = [some.plan.chunk_tokens for some in (engine, reference) if some]
-        self._chunk_tokens = min(chunks)  # so that the blocks of both are of the same positions
+    def __init__(self, engine: Engine, reference: Engine | None, *, as_decoded: bool = False) -> None:
+        self._engine, self._reference, self._as_decoded = engine, reference, as_decoded
         self._hash = hashlib.blake2b(digest_size=16)
 
     @property
@@ -59,25 +59,38 @@ class Scorer:
         tokens = np.array(passage.ids[passage.first :])
         nll = kl = 0.0
         same = begin = 0
-        for logits, others in self._blocks(passage):
+        for logits, others in self._pairs(passage):
             end = begin + len(logits)
             some_nll, some_kl, some_same = compare(logits, others, tokens[begin:end])
             nll, kl, same, begin = nll + some_nll, kl + some_kl, same + some_same, end
         return PassageScore(len(tokens), nll, kl, same)
 
-    def _blocks(self, passage: Passage) -> Iterator[tuple[Logits, Logits | None]]:
-        rows = max(1, VALUES_AT_ONCE // self._engine.config.vocab_size)
-        ours = self._logits(self._engine, passage)
-        theirs = self._logits(self._reference, passage) if self._reference else None
-        for block in ours:
-            others = next(theirs) if theirs else None
-            self._hash.update(np.ascontiguousarray(block).data)
-            for start in range(0, len(block), rows):
-                part = slice(start, start + rows)
-                yield block[part], None if others is None else others[part]
+    def _pairs(self, passage: Passage) -> Iterator[tuple[Logits, Logits | None]]:
+        ids, first = passage.ids[:-1], passage.first - 1
+        num_prompt = passage.first if self._as_decoded else len(ids)
+        ours = self._pieces(self._engine.logits_blocks(ids, prompt_tokens=min(num_prompt, len(ids)), first=first))
+        if self._reference is None:
+            return ((piece, None) for piece in ours)
+        return aligned(ours, self._reference.logits_blocks(ids, first=first))
 
-    def _logits(self, engine: Engine, passage: Passage) -> Iterator[Logits]:
-        return engine.logits_blocks(passage.ids[:-1], self._chunk_tokens, first=passage.first - 1)
+    def _pieces(self, blocks: Iterator[Logits]) -> Iterator[Logits]:
+        rows = max(1, VALUES_AT_ONCE // self._engine.config.vocab_size)
+        for block in blocks:
+            self._hash.update(np.ascontiguousarray(block).data)
+            yield from (block[start : start + rows] for start in range(0, len(block), rows))
+
+
+def aligned(ours: Iterator[Logits], theirs: Iterator[Logits]) -> Iterator[tuple[Logits, Logits]]:
+    """The rows of two streams of as many rows, cut in different places: pairs of blocks of the same rows."""
+    other = next(theirs)
+    for block in ours:
+        begin = 0
+        while begin < len(block):
+            count = min(len(block) - begin, len(other))
+            yield block[begin : begin + count], other[:count]
+            begin, other = begin + count, other[count:]
+            if not len(other):
+                other = next(theirs, other)
 
 
 def compare(logits: Logits, others: Logits | None, tokens: NDArray[np.integer]) -> tuple[float, float, int]:

@@ -38,6 +38,7 @@ def _main_table(rows: Sequence[Row]) -> list[str]:
         Column("KL to the", "reference", lambda row: row["kl"] and _mean(row["kl"])),
         Column("same", "tokens", lambda row: _percent(row["same_tokens"])),
         Column("same", "answers", lambda row: _percent(row["same_answers"])),
+        Column("own", "experts", lambda row: None if row["own_experts"] is None else f"{row['own_experts']:.1%}"),
     )
     return _lay_out(rows, [column for column in columns if any(column.cell(row) for row in rows)])
 
@@ -82,7 +83,7 @@ def _notes(report: dict[str, Any]) -> Iterator[str]:
     for row in report["rows"]:
         if row["identical"] is not None:
             verdict = "are" if row["identical"] else "ARE NOT"
-            yield f"{row['label']}: answers and logits {verdict} byte for byte those of all experts in RAM"
+            yield f"{row['label']}: answers and logits {verdict} byte for byte those of the same weights alone"
 
 
 def _interval(share: dict[str, Any] | None) -> str | None:

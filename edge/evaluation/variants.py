@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 from edge.checkpoint.precision import precision
+from edge.deviation import check_deviation
 from edge.errors import EvaluationError
 
 
@@ -14,6 +16,7 @@ class Weights:
 
     source: Path
     bits: float | None = None  # None: source is a pack
+    calibration: Path | None = None  # the text that it is quantised for; None: rounded to nearest
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +24,10 @@ class Variant:
     """Weights, and how they are run; None: as the model's makers do, with all experts that fit."""
 
     weights: Weights
+    experts_per_token: int | None = None
+    substitute: float | None = None  # share of a token below which a missing expert gives way to one in RAM
     slots: int | None = None  # experts in RAM
+    speculates: bool = False  # with the MTP layer
 
     @property
     def base(self) -> "Variant":
@@ -30,8 +36,8 @@ class Variant:
 
     @property
     def is_exact(self) -> bool:
-        """Whether answers and logits must be byte for byte those of `base`: nothing but the cache is different."""
-        return self.slots is not None
+        """Whether answers and logits must be byte for byte those of `base`: only how they come about is different."""
+        return self != self.base and self.experts_per_token is None and self.substitute is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +47,19 @@ class Choices:
     models: tuple[Path, ...]
     reference: Path | None = None
     bits: tuple[float, ...] = ()
+    calibration: Path | None = None
+    experts_per_token: tuple[int, ...] = ()
+    substitutes: tuple[float, ...] = ()
     slots: tuple[int, ...] = ()
+    speculates: bool = False
 
     def __post_init__(self) -> None:
         for bits in self.bits:
             precision(bits)
+        for number in self.experts_per_token:
+            check_deviation(number, None)
+        for ratio in self.substitutes:
+            check_deviation(None, ratio)
         for slots in self.slots:
             if slots < 1:
                 raise EvaluationError(f"slots is {slots}: it must be at least 1")
@@ -64,10 +78,13 @@ def variants(choices: Choices) -> list[Variant]:
     return list(dict.fromkeys([Variant(_reference(choices)), *_rows(choices)]))
 
 
-def labels(rows: Sequence[Variant], bits: Sequence[float]) -> list[str]:
-    """What tells each from the others; `bits` are those of their packs."""
+def labels(rows: Sequence[Variant], precisions: Sequence[str]) -> list[str]:
+    """What tells each from the others; `precisions` are those of their packs."""
     names = _names([row.weights.source for row in rows])
-    return [" ".join(filter(None, (name, _label(row, own)))) for name, row, own in zip(names, rows, bits, strict=True)]
+    return [
+        " ".join(filter(None, (name, ", ".join([own, *_ways(row)]))))
+        for name, row, own in zip(names, rows, precisions, strict=True)
+    ]
 
 
 def _reference(choices: Choices) -> Weights:
@@ -79,8 +96,13 @@ def _rows(choices: Choices) -> Iterator[Variant]:
     for weights in _weights(choices):
         base = Variant(weights)
         yield base
-        for slots in choices.slots:
-            yield replace(base, slots=slots)
+        yield from (replace(base, experts_per_token=number) for number in choices.experts_per_token)
+        yield from (replace(base, slots=slots) for slots in choices.slots)
+        if choices.speculates:
+            yield replace(base, speculates=True)
+        # With every expert in RAM none is missing: what substitution costs is a matter of the cache's size.
+        for ratio, slots in product(choices.substitutes, choices.slots or (None,)):
+            yield replace(base, substitute=ratio, slots=slots)
 
 
 def _weights(choices: Choices) -> Iterator[Weights]:
@@ -88,8 +110,10 @@ def _weights(choices: Choices) -> Iterator[Weights]:
         if is_checkpoint(path):
             for bits in choices.bits or (16,):
                 yield Weights(path, bits)
-        elif choices.bits:
-            raise EvaluationError(f"{path} is packed already: --bits needs the checkpoint it came from")
+                if choices.calibration and bits < 16:
+                    yield Weights(path, bits, choices.calibration)
+        elif choices.bits or choices.calibration:
+            raise EvaluationError(f"{path} is packed already: --bits and --calibration need its checkpoint")
         else:
             yield Weights(path)
 
@@ -103,8 +127,11 @@ def _names(paths: Sequence[Path]) -> list[str]:
     return [path.name if are_unique else str(path) for path in paths]
 
 
-def _label(variant: Variant, bits: float) -> str:
-    parts = [f"{bits:g} bits"]
-    if variant.slots is not None:
-        parts.append(f"{variant.slots} slots")
-    return ", ".join(parts)
+def _ways(variant: Variant) -> list[str]:
+    ways = {
+        "K {}": variant.experts_per_token,
+        "substitute {:g}": variant.substitute,
+        "{} slots": variant.slots,
+        "speculation": variant.speculates or None,
+    }
+    return [text.format(value) for text, value in ways.items() if value is not None]

@@ -18,6 +18,7 @@ from edge.evaluation.questions import Question, dump_question
 from edge.prompt import ChatMessage
 
 CANARY = "canary-7431"
+PROCESS_BYTES = 60_000_000  # as engines plan with in tests
 QUICK = ("--max-tokens", "5", "--threads", "1", "--memory", "400MB")
 
 
@@ -105,6 +106,26 @@ def test_a_cache_that_changes_something_is_a_failure(
     assert "4 bits, 60 slots: answers and logits ARE NOT byte for byte" in capsys.readouterr().out
 
 
+def test_fewer_experts_and_stand_ins_change_answers_and_say_so(
+    capsys: pytest.CaptureFixture[str], pack: Path, questions: Path
+) -> None:
+    found = report(
+        capsys, pack, "--questions", questions, "--limit", "1", "--k", "1", "--substitute", "0.1", "--slots", "9"
+    )
+    own, fewer, small, substituted = found["rows"]
+    assert [row["own_experts"] for row in (own, small)] == [None, None]
+    assert fewer["own_experts"] == 1
+    assert 0 < substituted["own_experts"] < 1
+    assert (fewer["identical"], small["identical"], substituted["identical"]) == (None, True, None)
+    assert fewer["kl"]["mean"] > substituted["kl"]["mean"] > 0
+
+
+def test_the_mtp_layer_changes_nothing(capsys: pytest.CaptureFixture[str], questions: Path, tmp_path: Path) -> None:
+    write_random_checkpoint(tmp_path / "model", replace(SMALL, num_mtp_layers=1))
+    rows = report(capsys, tmp_path / "model", "--questions", questions, "--limit", "1", "--speculate")["rows"]
+    assert [row["identical"] for row in rows] == [None, True]
+
+
 def test_what_is_finished_is_not_computed_again(
     capsys: pytest.CaptureFixture[str],
     checkpoint: Path,
@@ -189,7 +210,11 @@ def test_the_table_fits_a_terminal_and_shows_no_text(
         (("--text", "/dev/null"), "/dev/null: is empty"),
         (("--tasks", "nothing"), "no question is of the task 'nothing'; there are: sums, records, words"),
         (("--limit", "0"), "limit is 0"),
-        (("--bits", "4"), "is packed already: --bits needs the checkpoint"),
+        (("--bits", "4"), "is packed already: --bits and --calibration need its checkpoint"),
+        (("--k", "0"), "experts_per_token is 0: it must be at least 1"),
+        (("--k", "5"), "experts_per_token is 5: it must be 1 to the model's own 4"),
+        (("--substitute", "2"), "substitute is 2.0: it must be above 0 and at most 1"),
+        (("--speculate",), "has no MTP layer: leave --speculate"),
         (("--slots", "0"), "slots is 0"),
         (("--reference", "missing"), "missing"),
         (("--memory", "5MB"), "needs at least"),
@@ -215,6 +240,16 @@ def test_a_missing_model_is_said_before_anything_is_measured(
 ) -> None:
     monkeypatch.setattr("edge.evaluation.run.measure", None)
     assert "missing" in refusal(capsys, pack, tmp_path / "missing", "--questions", questions)
+
+
+def test_memory_for_one_model_alone_is_too_little_for_two(
+    capsys: pytest.CaptureFixture[str], checkpoint: Path, questions: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.evaluation.run.resident_bytes", lambda: PROCESS_BYTES)
+    asked = ("--questions", str(questions), "--max-tokens", "5", "--threads", "1", "--bits", "4")
+    capsys.readouterr()
+    assert main(["eval", str(checkpoint), *asked, "--memory", "150MB"]) == 1
+    assert "share --memory between them: each needs at least" in capsys.readouterr().err
 
 
 def test_models_of_other_tokens_are_not_compared(

@@ -23,7 +23,7 @@ QUESTIONS = (
 
 def measured(texts: list[str], scores: list[PassageScore]) -> Measured:
     answers = tuple(Answer(tuple(text.encode()), text) for text in texts)
-    return Measured("demo", 4, 1000, 7, 1.23456, answers, tuple(scores), "00")
+    return Measured("demo", 4, False, 1000, 7, None, 1.23456, answers, tuple(scores), "00")
 
 
 REFERENCE = measured(["4", "3 + 2 = 5", "{}", "[]", "[]"], [PassageScore(4, 1.0, 0, 0), PassageScore(2, 0.5, 0, 0)])

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from edge.errors import PackError
-from edge.evaluation.scoring import compare, log_probabilities
+from edge.evaluation.scoring import aligned, compare, log_probabilities
 
 
 def logits(seed: int, rows: int = 5, vocabulary: int = 7, scale: float = 3) -> NDArray[np.float32]:
@@ -49,6 +49,15 @@ def test_far_logits_neither_overflow_nor_vanish() -> None:
 def test_the_lowest_of_equal_tokens_is_the_likeliest() -> None:
     ours, theirs = np.array([[2, 5, 5]], np.float32), np.array([[0, 1, 0]], np.float32)
     assert compare(ours, theirs, np.array([0]))[2] == 1
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [([5], [5]), ([2, 3], [5]), ([1] * 5, [2, 2, 1]), ([4, 1], [1, 4])])
+def test_streams_cut_in_different_places_are_paired_row_by_row(ours: list[int], theirs: list[int]) -> None:
+    rows = logits(1)
+    pairs = [*aligned(*(iter(np.split(rows, np.cumsum(sizes)[:-1])) for sizes in (ours, theirs)))]
+    for side in zip(*pairs, strict=True):
+        np.testing.assert_array_equal(np.concatenate(side), rows)
+    assert all(len(one) == len(other) > 0 for one, other in pairs)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.errors import CheckpointError, EvaluationError
+from edge.errors import CheckpointError, EvaluationError, RequestError
 from edge.evaluation.variants import Choices, Variant, Weights, labels, variants
 
 
@@ -57,12 +57,50 @@ def test_what_cannot_be_is_refused_before_anything_runs(checkpoint: Path, pack: 
         Choices((checkpoint,), bits=(4, 5))
     with pytest.raises(EvaluationError, match="slots is 0: it must be at least 1"):
         Choices((pack,), slots=(0,))
-    with pytest.raises(EvaluationError, match="pack is packed already: --bits needs the checkpoint"):
-        variants(Choices((pack,), bits=(4,)))
+    with pytest.raises(RequestError, match="experts_per_token is 0: it must be at least 1"):
+        Choices((pack,), experts_per_token=(2, 0))
+    with pytest.raises(RequestError, match=r"substitute is 1\.5: it must be above 0 and at most 1"):
+        Choices((pack,), substitutes=(1.5,))
+    for choices in (Choices((pack,), bits=(4,)), Choices((pack,), calibration=Path("text"))):
+        with pytest.raises(
+            EvaluationError, match="pack is packed already: --bits and --calibration need its checkpoint"
+        ):
+            variants(choices)
+
+
+def test_each_precision_but_16_bits_is_calibrated_too(checkpoint: Path) -> None:
+    text = Path("text")
+    rows = variants(Choices((checkpoint,), bits=(16, 3, 2), calibration=text))
+    assert [(row.weights.bits, row.weights.calibration) for row in rows] == [
+        (16, None), (3, None), (3, text), (2, None), (2, text),
+    ]  # fmt: skip
+
+
+def test_only_where_the_models_own_experts_run_must_nothing_change(pack: Path) -> None:
+    choices = Choices((pack,), experts_per_token=(2,), substitutes=(0.5,), slots=(3, 9), speculates=True)
+    weights = Weights(pack)
+    assert [(row, row.is_exact) for row in variants(choices)] == [
+        (Variant(weights), False),
+        (Variant(weights, experts_per_token=2), False),
+        (Variant(weights, slots=3), True),
+        (Variant(weights, slots=9), True),
+        (Variant(weights, speculates=True), True),
+        (Variant(weights, substitute=0.5, slots=3), False),
+        (Variant(weights, substitute=0.5, slots=9), False),
+    ]
 
 
 def test_rows_are_told_apart_by_what_differs() -> None:
     one, two, same = Weights(Path("a/x")), Weights(Path("b/y")), Weights(Path("b/x"))
-    assert labels([Variant(one), Variant(one, slots=5)], [4, 4]) == ["4 bits", "4 bits, 5 slots"]
-    assert labels([Variant(one), Variant(two)], [16, 3.4]) == ["x 16 bits", "y 3.4 bits"]
-    assert labels([Variant(one), Variant(same)], [16, 16]) == ["a/x 16 bits", "b/x 16 bits"]
+    ways = [
+        Variant(one),
+        Variant(one, slots=5),
+        Variant(one, 2),
+        Variant(one, None, 0.5),
+        Variant(one, speculates=True),
+    ]
+    assert labels(ways, ["4 bits"] * 5) == [
+        "4 bits", "4 bits, 5 slots", "4 bits, K 2", "4 bits, substitute 0.5", "4 bits, speculation",
+    ]  # fmt: skip
+    assert labels([Variant(one), Variant(two)], ["16 bits", "3 bits"]) == ["x 16 bits", "y 3 bits"]
+    assert labels([Variant(one), Variant(same)], ["16 bits"] * 2) == ["a/x 16 bits", "b/x 16 bits"]
