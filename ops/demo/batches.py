@@ -30,7 +30,7 @@ class Batch:
 
 
 def step_batch(tokenizer: "Tokenizer", seed: int, step: int, *, tokens: int, prompt_share: float) -> Batch:
-    """What one step reads: chats until there are at least `tokens` ids. The same arguments give the same batch.
+    """What one step reads: chats of `tokens` ids, the last one cut off there. The same arguments give the same batch.
 
     prompt_share: of the prompts' tokens, how many are targets too: drawn anew each time, which weighs them so and
     saves their part of the head's work.
@@ -47,7 +47,10 @@ def step_batch(tokenizer: "Tokenizer", seed: int, step: int, *, tokens: int, pro
 def _chats(tokenizer: "Tokenizer", seed: str, tokens: int) -> Iterator[Encoded]:
     source = mixture(seed)
     count = 0
-    while count < tokens:
+    while True:
         for chat in encode(tokenizer, list(islice(source, DRAWN_AT_ONCE))):
+            left = tokens - count
             count += len(chat.ids)
-            yield chat
+            yield Encoded(chat.ids[:left], chat.is_answer[:left])
+            if count >= tokens:
+                return

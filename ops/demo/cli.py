@@ -2,8 +2,11 @@
 
 import argparse
 import dataclasses
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
@@ -56,8 +59,8 @@ def _parser() -> argparse.ArgumentParser:
     train = commands.add_parser(
         "train",
         help="train, from where the last run was stopped",
-        description="Train. The state in RUN is saved whole every minute; a killed run goes on from there. Numbers of "
-        "the recipe may be changed between runs.",
+        description="Train. The state in RUN is saved whole every minute and when Ctrl-C or SIGTERM ends the run after "
+        "its step; a killed run goes on from the last save. Numbers of the recipe may be changed between runs.",
     )
     train.add_argument("folder", metavar="RUN", type=Path, help="folder with the tokenizer, the state and log.jsonl")
     train.add_argument("--minutes", type=float, default=600, help="stop after so long (default: %(default)s)")
@@ -136,15 +139,29 @@ def _train(args: argparse.Namespace) -> int:
         with (args.folder / "examinations.txt").open("a", encoding="utf-8") as file:
             file.write(text)
 
-    training.run(
-        seconds=60 * args.minutes,
-        save_every_s=args.save_every,
-        examine_every_s=args.examine_every,
-        examine=exam,
-        say=lambda line: print(line, flush=True),
-    )
+    with _stop_signals() as is_stopped:
+        training.run(
+            seconds=60 * args.minutes,
+            save_every_s=args.save_every,
+            examine_every_s=args.examine_every,
+            examine=exam,
+            say=lambda line: print(line, flush=True),
+            is_stopped=is_stopped,
+        )
     print("done" if training.is_done else f"stopped after {training.tokens_seen} of {recipe.tokens} tokens")
     return 0
+
+
+@contextmanager
+def _stop_signals() -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C or SIGTERM came, which meanwhile end nothing themselves."""
+    stopped = threading.Event()
+    before = {number: signal.signal(number, lambda *_: stopped.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopped.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _evaluate(args: argparse.Namespace) -> int:

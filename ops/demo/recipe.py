@@ -16,7 +16,7 @@ class Recipe:
     weight_decay: float = 0.05
     clip: float = 1.0
     prompt_share: float = 0.1
-    balance_weight: float = 0.01
+    balance_weight: float = 0.05
     mtp_weight: float = 0.2
     mtp_from: float = 0.02  # share of all tokens after which the MTP layer learns too
 

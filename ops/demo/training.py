@@ -20,6 +20,8 @@ from ops.demo.state import State, load_state, save_state
 from ops.demo.text import load_tokenizer
 
 SAY_EVERY_S = 10.0
+TARGETS_AT_ONCE = 256
+NO_TARGET = -100
 IN_BFLOAT16 = torch.autocast("cpu", torch.bfloat16)
 
 
@@ -60,14 +62,15 @@ class Training:
         examine_every_s: float,
         examine: Callable[["Training"], None],
         say: Callable[[str], object] = lambda _: None,
+        is_stopped: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Steps until the recipe is done or the time is up; the state is saved at the end, too.
+        """Steps until the recipe is done, the time is up or `is_stopped` says so; the state is saved at the end, too.
 
         `say` is given a line of progress now and then.
         """
         start = saved = examined = said = last = clock()
-        while not self.is_done and clock() - start < seconds:
+        while not (self.is_done or is_stopped()) and clock() - start < seconds:
             losses, length, rate, tokens = self._one_step()
             now = clock()
             self._seconds += now - last
@@ -142,8 +145,15 @@ def batch_loss(model: DemoModel, batch: Batch, recipe: Recipe, losses: Losses, *
 def _nats(
     model: DemoModel, hidden: torch.Tensor, ids: torch.Tensor, targets: torch.Tensor, *, ahead: int
 ) -> torch.Tensor:
-    """Mean over the targets, each said by what stands `ahead` tokens before it."""
-    return functional.cross_entropy(model.head(hidden[targets - ahead]), ids[targets])
+    """Mean over the targets, each said by what stands `ahead` tokens before it.
+
+    Padded by what does not count: oneDNN makes a kernel for each new number, which takes longer than to run it.
+    """
+    padding = (0, -len(targets) % TARGETS_AT_ONCE)
+    logits = model.head(hidden[functional.pad(targets - ahead, padding)])
+    return functional.cross_entropy(
+        logits, functional.pad(ids[targets], padding, value=NO_TARGET), ignore_index=NO_TARGET
+    )
 
 
 def _mtp_nats(

@@ -87,7 +87,7 @@ NATIVE = pytest.mark.parametrize("native", [True, False], ids=["native", "torch"
 def ways(monkeypatch: pytest.MonkeyPatch, native: bool) -> None:
     """With the compiled recurrences and without."""
     monkeypatch.setenv(ENVIRONMENT, "1" if native else "0")
-    monkeypatch.setattr("ops.demo.network.chats.TOKENS_AT_ONCE", 5 * CHUNK)  # several rectangles
+    monkeypatch.setattr("ops.demo.network.chats.TOKENS_AT_ONCE", 8 * CHUNK)  # several rectangles
 
 
 def hidden_of_transformers(model: DemoModel, ids: torch.Tensor) -> torch.Tensor:
@@ -180,7 +180,7 @@ def test_the_delta_rule_is_the_recurrence_of_transformers() -> None:
 
 
 def test_an_expert_that_nobody_chose_costs_nothing_and_changes_nothing() -> None:
-    x, gate_up, down = torch.randn(4, 8), torch.randn(5, 6, 8), torch.randn(5, 8, 3)
+    x, gate_up, down = torch.randn(4, 8), torch.randn(5, 8, 8), torch.randn(5, 8, 4)
     chosen, weights = torch.tensor([[2, 0], [2, 1], [2, 0], [2, 1]]), torch.rand(4, 2)
     expected = torch.zeros(4, 8)
     for token in range(4):
@@ -254,6 +254,17 @@ def test_a_killed_run_ends_as_one_that_was_left_alone(small: Path, tmp_path_fact
     assert (first.step, first.tokens_seen) == (second.step, second.tokens_seen)
     for name, tensor in first.model.items():
         torch.testing.assert_close(tensor, second.model[name], rtol=0, atol=0, msg=name)
+
+
+def test_a_run_that_is_stopped_ends_after_its_step_and_is_saved(small: Path) -> None:
+    training = Training(small, TINY)
+    training.run(
+        seconds=1e6, save_every_s=1e6, examine_every_s=1e6, examine=lambda _: None,
+        is_stopped=lambda: training.step == 2,
+    )  # fmt: skip
+    assert (state := load_state(small))
+    assert state.step == 2
+    assert not training.is_done
 
 
 def run(training: Training, die_at: int | None = None) -> None:

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import torch
 
-MULTIPLE = 16  # of the rectangles' lengths: the delta rule's chunk
-TOKENS_AT_ONCE = 2048  # of a rectangle of several chats
+# Few shapes of rectangles: oneDNN makes a kernel for each new one, which takes longer than to run it.
+LENGTHS = (32, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+TOKENS_AT_ONCE = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,8 +15,8 @@ class Chats:
     """Where each chat stands among N tokens.
 
     starts int64[B + 1]: the last is N. positions int64[N]: each token's in its chat. rectangles: chats of like length,
-    int64[b, t] of which token stands there, behind a chat's end its last one again, which no layer looks ahead to.
-    back int64[N]: where each token stands in the flattened rectangles.
+    int64[b, t] of which token stands there; behind a chat's end, where no layer looks ahead to, and in rows too many
+    stands any. back int64[N]: where each token stands in the flattened rectangles.
     """
 
     starts: torch.Tensor
@@ -32,13 +33,14 @@ class Chats:
         rectangles = []
         back = torch.empty(int(ends[-1]), dtype=torch.long)
         offset = 0
-        for first, last in _groups(lengths):
-            width = _padded(max(lengths[first:last]))
-            places = starts[first:last, None] + torch.arange(width)
+        for first, last, length in _groups(lengths):
+            places = starts[first:last, None] + torch.arange(length)
             is_inside = places < ends[first:last, None]
             back[places[is_inside]] = offset + torch.arange(places.numel())[is_inside.flatten()]
-            rectangles.append(torch.minimum(places, ends[first:last, None] - 1))
-            offset += places.numel()
+            rectangle = torch.zeros(max(1, TOKENS_AT_ONCE // length), length, dtype=torch.long)
+            rectangle[: last - first] = torch.where(is_inside, places, 0)
+            rectangles.append(rectangle)
+            offset += rectangle.numel()
         return cls(starts, positions, tuple(rectangles), back)
 
     def cut(self, x: torch.Tensor) -> Iterator[torch.Tensor]:
@@ -51,13 +53,19 @@ class Chats:
         return torch.cat([part.flatten(0, 1) for part in parts]).index_select(0, self.back)
 
 
-def _groups(lengths: Sequence[int]) -> Iterator[tuple[int, int]]:
+def _groups(lengths: Sequence[int]) -> Iterator[tuple[int, int, int]]:
+    """Chats `first` to `last` go into a rectangle of `length`."""
     first = 0
-    for i in range(1, len(lengths) + 1):
-        if i == len(lengths) or (i + 1 - first) * _padded(max(lengths[first : i + 1])) > TOKENS_AT_ONCE:
-            yield first, i
-            first = i
+    for i, _ in enumerate(lengths):
+        own, following = _padded(max(lengths[first : i + 1])), _padded(max(lengths[first : i + 2]))
+        if i + 1 == len(lengths) or (i + 2 - first) * following > TOKENS_AT_ONCE:
+            yield first, i + 1, own
+            first = i + 1
 
 
 def _padded(length: int) -> int:
-    return -(-length // MULTIPLE) * MULTIPLE
+    """Raises: ValueError if it is longer than all."""
+    for padded in LENGTHS:
+        if length <= padded:
+            return padded
+    raise ValueError(f"a chat of {length} tokens; at most {LENGTHS[-1]} can be trained on")

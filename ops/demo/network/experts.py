@@ -1,4 +1,4 @@
-"""The mixture of experts: tokens sorted by expert, then one batched matrix product for all experts."""
+"""The mixture of experts: tokens sorted by expert, then a product for each expert."""
 
 from dataclasses import dataclass
 from typing import Any, cast
@@ -6,30 +6,36 @@ from typing import Any, cast
 import torch
 from torch.nn import functional
 
+# oneDNN makes a kernel for each new number of rows, which takes longer than to run it: so few numbers, each seen again.
+ROWS_AT_ONCE = 64
+
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """A row for each choice, grouped by expert and padded to the busiest one's number: E times `capacity` rows.
+    """A row for each choice, those of an expert together, padded to a multiple of ROWS_AT_ONCE.
 
-    token int64[rows]: whose input a row holds, for padding token 0's. row int64[T, K]: each choice's.
+    token int64[rows]: whose input a row holds, for padding token 0's. row int64[T, K]: each choice's. ends int32[E]:
+    where an expert's rows end.
     """
 
     token: torch.Tensor
     row: torch.Tensor
-    num_experts: int
+    ends: torch.Tensor
 
     @classmethod
     def of(cls, chosen: torch.Tensor, num_experts: int) -> "Places":
-        """Of chosen experts [T, K]. Nothing is dropped, so a balanced router is a fast one."""
+        """Of chosen experts [T, K]."""
         flat = chosen.flatten()
         order = flat.argsort(stable=True)
         counts = torch.bincount(flat, minlength=num_experts)
-        capacity = int(counts.max())
-        first = torch.arange(num_experts, device=flat.device) * capacity + counts - counts.cumsum(0)
-        place = torch.arange(len(flat), device=flat.device) + first[flat[order]]
-        token = torch.zeros(num_experts * capacity, dtype=torch.long, device=flat.device)
+        padded = (counts + ROWS_AT_ONCE - 1) // ROWS_AT_ONCE * ROWS_AT_ONCE
+        ends = padded.cumsum(0)
+        shift = ends - padded - (counts.cumsum(0) - counts)  # by how much padding moves an expert's rows
+        place = torch.arange(len(flat), device=flat.device) + shift[flat[order]]
+        token = torch.zeros(int(ends[-1]), dtype=torch.long, device=flat.device)
         token.index_copy_(0, place, order // chosen.shape[1])
-        return cls(token, torch.empty_like(place).index_copy_(0, order, place).view_as(chosen), num_experts)
+        row = torch.empty_like(place).index_copy_(0, order, place)
+        return cls(token, row.view_as(chosen), ends.to(torch.int32))
 
     def spread(self, x: torch.Tensor) -> torch.Tensor:
         """[rows, ...] from the tokens' [T, ...]."""
@@ -37,11 +43,11 @@ class Places:
 
     def gather(self, rows: torch.Tensor) -> torch.Tensor:
         """[T, ...]: the sums of each token's rows."""
-        return rows.index_select(0, self.row.flatten()).view(*self.row.shape, -1).sum(1)
+        return functional.embedding_bag(self.row, rows, mode="sum")
 
 
 class _Spread(torch.autograd.Function):
-    """Its gradient by `gather`; torch would add rows one by one. Padding must have no gradient."""
+    """Its gradient by `gather`: torch would add rows one by one. Padding must have no gradient."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, places: Places) -> torch.Tensor:
@@ -73,12 +79,12 @@ def grouped_experts(
 
     A row's weight multiplies what goes into `down`: 0 for padding, which so changes nothing, forth or back.
     """
-    places = Places.of(chosen, gate_up.shape[0])
+    places = Places.of(chosen, len(gate_up))
     inputs = cast(torch.Tensor, _Spread.apply(x, places))  # type: ignore[no-untyped-call]
-    gate, up = torch.bmm(inputs.view(places.num_experts, -1, x.shape[1]), gate_up.transpose(1, 2)).chunk(2, dim=-1)
+    gate, up = functional.grouped_mm(inputs, gate_up.transpose(1, 2), offs=places.ends).chunk(2, dim=-1)
     row_weights = weights.new_zeros(len(places.token)).index_copy(0, places.row.flatten(), weights.flatten())
-    hidden = functional.silu(gate) * up * row_weights.to(x.dtype).view(places.num_experts, -1, 1)
-    outputs = torch.bmm(hidden, down.transpose(1, 2)).flatten(0, 1)
+    hidden = functional.silu(gate) * up * row_weights.to(x.dtype)[:, None]
+    outputs = functional.grouped_mm(hidden, down.transpose(1, 2), offs=places.ends)
     return cast(torch.Tensor, _Gather.apply(outputs, places))  # type: ignore[no-untyped-call]
 
 
