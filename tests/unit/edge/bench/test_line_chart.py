@@ -36,10 +36,11 @@ def test_points_stand_where_the_axes_say() -> None:
     root = parsed(chart(Line("a", [(0, 0), (100, 50)])))
     (line,) = root.iter(f"{SVG}polyline")
     (left, bottom), (right, top) = ([float(at) for at in point.split(",")] for point in line.get("points", "").split())
-    rows = {element.text: float(element.get("y", "")) - 5 for element in root.iter(f"{SVG}text")}
-    assert (rows["0"], rows["50"]) == (pytest.approx(bottom), pytest.approx(top)) or rows["50"] == pytest.approx(top)
-    assert left < right
-    assert top < bottom
+    labels = [(element.text, element) for element in root.iter(f"{SVG}text")]
+    on_left = {text: float(label.get("y", "")) for text, label in labels if label.get("text-anchor") == "end"}
+    below = {text: float(label.get("x", "")) for text, label in labels if label.get("text-anchor") == "middle"}
+    assert (on_left["0"] - 5, on_left["50"] - 5) == (bottom, top)
+    assert (below["0"], below["100"]) == (left, right)
 
 
 def test_what_cannot_be_seen_can_be_read() -> None:
