@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
 
@@ -66,6 +66,11 @@ class Contents:
     group: int  # 0 at 16 bits
     dense: tuple[DenseEntry, ...]
     experts: ExpertLayout | None  # None for a model without routed experts
+
+    def without_mtp(self) -> "Contents":
+        """Of the same pack without the MTP layer: what it has follows everything else."""
+        config = self.config.without_mtp()
+        return replace(self, config=config, dense=self.dense[: len(dense_tensors(config))])
 
     @cached_property
     def dense_nbytes(self) -> int:

@@ -50,15 +50,13 @@ class Manifest:
 
 
 def without_mtp(manifest: Manifest) -> Manifest:
-    """The manifest of the same pack without the MTP layer: what it has follows everything else, in every list."""
-    contents = manifest.contents
-    config = contents.config.without_mtp()
-    num_dense, num_files = len(dense_tensors(config)), config.num_expert_layers
+    """The manifest of the same pack without the MTP layer."""
+    contents = manifest.contents.without_mtp()
     return replace(
         manifest,
-        contents=replace(contents, config=config, dense=contents.dense[:num_dense]),
-        dense_crcs=manifest.dense_crcs[:num_dense],
-        expert_crcs=manifest.expert_crcs[:num_files],
+        contents=contents,
+        dense_crcs=manifest.dense_crcs[: len(contents.dense)],
+        expert_crcs=manifest.expert_crcs[: len(contents.expert_files)],
     )
 
 

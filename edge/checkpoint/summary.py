@@ -51,7 +51,8 @@ def bits_per_weight(contents: Contents) -> dict[str, float]:
 
 
 def least_memory(contents: Contents, context_tokens: int) -> int:
-    """About the smallest `--memory`, in bytes, that runs the model."""
+    """About the smallest `--memory`, in bytes, that runs the model; an MTP layer is left out before it is refused."""
+    contents = contents.without_mtp()
     for module in ENGINE_MODULES:  # so that this process is about as big as one that runs the model
         importlib.import_module(module)
     return least_memory_bytes(
