@@ -106,6 +106,24 @@ def test_a_cache_that_changes_something_is_a_failure(
     assert "4 bits, 60 slots: answers and logits ARE NOT byte for byte" in capsys.readouterr().out
 
 
+def test_calibrated_packs_are_rows_of_their_own(
+    capsys: pytest.CaptureFixture[str], questions: Path, tmp_path: Path
+) -> None:
+    few = replace(SMALL, num_layers=2, layer_types=SMALL.layer_types[2:], num_experts=8, top_k=2)
+    write_random_checkpoint(tmp_path / "model", few)
+    text = tmp_path / "text.txt"
+    text.write_text("It was a dark and stormy night. " * 40)
+    arguments = (tmp_path / "model", "--questions", questions, "--limit", "1", "--bits", "2", "--calibration", text)
+    found = report(capsys, *arguments, "--work", tmp_path / "work")
+    assert [row["label"] for row in found["rows"]] == ["16 bits", "2 bits", "2 bits calibrated"]
+    _, nearest, calibrated = found["rows"]
+    assert nearest["kl"] != calibrated["kl"]
+    text.write_text("Then came the sun. " * 40)
+    other = report(capsys, *arguments, "--work", tmp_path / "work")
+    assert other["rows"][:2] == found["rows"][:2]
+    assert other["rows"][2]["kl"] != calibrated["kl"]
+
+
 def test_fewer_experts_and_stand_ins_change_answers_and_say_so(
     capsys: pytest.CaptureFixture[str], pack: Path, questions: Path
 ) -> None:
@@ -214,6 +232,7 @@ def test_the_table_fits_a_terminal_and_shows_no_text(
         (("--k", "0"), "experts_per_token is 0: it must be at least 1"),
         (("--k", "5"), "experts_per_token is 5: it must be 1 to the model's own 4"),
         (("--substitute", "2"), "substitute is 2.0: it must be above 0 and at most 1"),
+        (("--calibration", "missing.txt"), "is packed already: --bits and --calibration need its checkpoint"),
         (("--speculate",), "has no MTP layer: leave --speculate"),
         (("--slots", "0"), "slots is 0"),
         (("--reference", "missing"), "missing"),
@@ -250,6 +269,14 @@ def test_memory_for_one_model_alone_is_too_little_for_two(
     capsys.readouterr()
     assert main(["eval", str(checkpoint), *asked, "--memory", "150MB"]) == 1
     assert "share --memory between them: each needs at least" in capsys.readouterr().err
+
+
+def test_a_missing_calibration_text_is_said_before_anything_is_measured(
+    capsys: pytest.CaptureFixture[str], checkpoint: Path, questions: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.evaluation.run.measure", None)
+    arguments = (checkpoint, "--questions", questions, "--bits", "2", "--calibration", "missing.txt")
+    assert "missing.txt: No such file" in refusal(capsys, *arguments)
 
 
 def test_models_of_other_tokens_are_not_compared(
