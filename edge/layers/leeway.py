@@ -68,7 +68,7 @@ class Leeway:
 
     def _count(self, logits: NDArray[np.float32], routed: NDArray[np.int32], used: NDArray[np.int32]) -> None:
         self.last = np.ones((len(used), 3))
-        self.last[:, 1] = (used[:, :, None] != routed[:, None, :]).all(2).sum(1)
+        self.last[:, 1] = 0 if used is routed else (used[:, :, None] != routed[:, None, :]).all(2).sum(1)
         own = routed if self._experts == self._own_experts else kernels.route(logits, self._own_experts)[0]
         if own is not used:
             self.last[:, 2] = weight_kept(logits, own, used)
