@@ -12,8 +12,11 @@ from typing import TextIO, cast
 import structlog
 
 
-def configure(ignored: tuple[type[BaseException], ...] = ()) -> None:
-    """Send every log line of this process to stderr as one JSON object; `ignored` errors of libraries say nothing."""
+def configure(ignored: tuple[type[BaseException], ...] = (), level: int = logging.INFO) -> None:
+    """Send every log line of this process to stderr as one JSON object, if of `level` or above.
+
+    `ignored` errors of libraries say nothing.
+    """
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -22,11 +25,11 @@ def configure(ignored: tuple[type[BaseException], ...] = ()) -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.JSONRenderer(),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.WriteLoggerFactory(cast("TextIO", _Steadfast(sys.stderr))),
     )
     logging.captureWarnings(capture=True)
-    logging.basicConfig(handlers=[_ForeignHandler(ignored)], level=logging.WARNING, force=True)
+    logging.basicConfig(handlers=[_ForeignHandler(ignored)], level=max(level, logging.WARNING), force=True)
 
 
 def _add_service(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

@@ -2,7 +2,9 @@
 
 import argparse
 import json
+import logging
 import os
+import shutil
 from pathlib import Path
 
 EPILOG = """\
@@ -120,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
     from edge.evaluation.texts import read_texts
     from edge.evaluation.variants import Choices, variants
 
-    logs.configure()
+    logs.configure(level=logging.ERROR)  # what deviates is in the table; a line beside a progress bar helps nobody
     rows = variants(
         Choices(
             models=tuple(args.models),
@@ -142,5 +144,8 @@ def run(args: argparse.Namespace) -> int:
         text_tokens=args.text_tokens,
     )
     report = evaluate(rows, texts, Machine(parse_bytes(args.memory), args.threads), args.work)
-    print(json.dumps(report, indent=2) if args.json else table(report))
+    if args.json:
+        print(json.dumps(report, indent=2))
+    else:
+        print(table(report, shutil.get_terminal_size(fallback=(100, 24)).columns))
     return 1 if any(row["identical"] is False for row in report["rows"]) else 0

@@ -4,10 +4,13 @@ import hashlib
 import json
 import shutil
 from contextlib import closing
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from edge.checkpoint.convert import Conversion, model_name
 from edge.checkpoint.disk import file_crc
+from edge.checkpoint.layout import VERSION
 from edge.checkpoint.pack import Pack
 from edge.checkpoint.source import Checkpoint
 from edge.config import ModelConfig
@@ -63,7 +66,7 @@ class Packs:
     def _name(self, weights: Weights) -> str:
         """Another one for other weights: a pack that is there is known to be the right one."""
         with closing(Checkpoint(weights.source)) as checkpoint:
-            key: list[object] = [checkpoint.identity(), checkpoint.modified_ns()]
+            key: list[Any] = [VERSION, version("flashgate"), checkpoint.identity(), checkpoint.modified_ns()]
         how = f"{weights.bits:g}bit"
         if weights.calibration:
             how += "-calibrated"

@@ -1,16 +1,18 @@
 """The figures of an evaluation for people: one row for each variant."""
 
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from edge.budget import format_bytes
 
-WIDTH = 100  # of a terminal, at most
+GAP = "  "
+NARROWEST = 20  # that sentences are broken for
 NOTHING = "–"
 
 Row = dict[str, Any]
-Cells = list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,57 +23,56 @@ class Column:
     heading: str
     cell: Callable[[Row], str | None]
 
+    def lines(self, rows: Sequence[Row]) -> list[str]:
+        """All of it, each as wide as the widest."""
+        lines = [self.above, self.heading, *(self.cell(row) or NOTHING for row in rows)]
+        width = max(map(len, lines))
+        return [f"{line:>{width}}" for line in lines]
 
-def table(report: dict[str, Any]) -> str:
-    """Of what `flashgate-edge eval --json` prints."""
+
+def table(report: dict[str, Any], width: int) -> str:
+    """Of what `flashgate-edge eval --json` prints; columns that do not fit beside each other follow below."""
     rows = report["rows"]
-    blocks = [_main_table(rows), *_task_tables(rows)]
-    return "\n\n".join("\n".join(block) for block in (*blocks, [*_notes(report)]) if block)
+    notes = [line for note in _notes(report) for line in textwrap.wrap(note, max(width, NARROWEST))]
+    blocks = [*_blocks(rows, _columns(rows), width), *_blocks(rows, _task_columns(rows), width), notes]
+    return "\n\n".join("\n".join(block) for block in blocks)
 
 
-def _main_table(rows: Sequence[Row]) -> list[str]:
-    columns = (
+def _columns(rows: Sequence[Row]) -> list[Column]:
+    every = (
         Column("", "size", lambda row: format_bytes(row["nbytes"])),
         Column("right", "(95% interval)", lambda row: _interval(row["accuracy"])),
         Column("JSON", "valid", lambda row: _percent(row["json"])),
-        Column("", "perplexity", lambda row: row["perplexity"] and _perplexity(row["perplexity"]["value"])),
-        Column("KL to the", "reference", lambda row: row["kl"] and _mean(row["kl"])),
-        Column("same", "tokens", lambda row: _percent(row["same_tokens"])),
         Column("same", "answers", lambda row: _percent(row["same_answers"])),
         Column("own", "experts", lambda row: None if row["own_experts"] is None else f"{row['own_experts']:.1%}"),
+        Column("", "perplexity", lambda row: row["perplexity"] and _number(row["perplexity"]["value"])),
+        Column("KL to the", "reference", lambda row: row["kl"] and _mean(row["kl"])),
+        Column("same", "tokens", lambda row: _percent(row["same_tokens"])),
     )
-    return _lay_out(rows, [column for column in columns if any(column.cell(row) for row in rows)])
+    return [column for column in every if any(column.cell(row) for row in rows)]
 
 
-def _task_tables(rows: Sequence[Row]) -> Iterator[list[str]]:
-    """As many tasks beside each other as fit."""
-    label = max(len(row["label"]) for row in rows)
-    beside: list[Column] = []
-    width = label
-    for task in rows[0]["tasks"]:
-        column = Column("", task, lambda row, task=task: _percent(row["tasks"][task]))  # type: ignore[misc]
-        needed = 2 + max(len(task), len("100.0%"))
-        if beside and width + needed > WIDTH:
-            yield _lay_out(rows, beside)
-            beside, width = [], label
-        beside.append(column)
-        width += needed
-    if beside:
-        yield _lay_out(rows, beside)
+def _task_columns(rows: Sequence[Row]) -> list[Column]:
+    return [Column("right:", task, partial(_task_cell, task)) for task in rows[0]["tasks"]]
 
 
-def _lay_out(rows: Sequence[Row], columns: Sequence[Column]) -> list[str]:
-    lines = [["", *(column.above for column in columns)], ["", *(column.heading for column in columns)]]
-    lines += [[row["label"], *(column.cell(row) or NOTHING for column in columns)] for row in rows]
-    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
-    first, *others = widths
-    return [
-        "  ".join(
-            [f"{line[0]:{first}}", *(f"{cell:>{width}}" for cell, width in zip(line[1:], others, strict=True))]
-        ).rstrip()
-        for line in lines
-        if any(line)
-    ]
+def _task_cell(task: str, row: Row) -> str | None:
+    return _percent(row["tasks"][task])
+
+
+def _blocks(rows: Sequence[Row], columns: Sequence[Column], width: int) -> Iterator[list[str]]:
+    labels = ["", "", *(row["label"] for row in rows)]
+    label_width = max(map(len, labels))
+    labels = [f"{label:{label_width}}" for label in labels]
+    block = labels
+    for column in columns:
+        wider = [line + GAP + cell for line, cell in zip(block, column.lines(rows), strict=True)]
+        if len(wider[0]) > width and block is not labels:
+            yield block
+            wider = [line + GAP + cell for line, cell in zip(labels, column.lines(rows), strict=True)]
+        block = wider
+    if block is not labels:
+        yield block
 
 
 def _notes(report: dict[str, Any]) -> Iterator[str]:
@@ -94,10 +95,13 @@ def _percent(share: dict[str, Any] | None) -> str | None:
     return None if share is None else f"{share['share']:.1%}"
 
 
-def _perplexity(value: float) -> str:
-    return f"{value:.4f}" if value < 100 else f"{value:.4g}"
-
-
 def _mean(mean: dict[str, Any]) -> str:
-    error = "" if mean["error"] is None else f" ±{mean['error']:.2g}"
-    return f"{mean['mean']:.3g}{error}"
+    error = "" if mean["error"] is None else f" ±{_number(mean['error'])}"
+    return f"{_number(mean['mean'])}{error}"
+
+
+def _number(value: float | None) -> str | None:
+    """Four digits behind the point, or as many as count where that would show none."""
+    if value is None:
+        return None
+    return f"{value:.4f}" if value == 0 or 0.0005 <= value < 1000 else f"{value:.2g}"
