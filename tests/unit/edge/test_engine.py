@@ -154,7 +154,7 @@ def test_max_tokens_ends_a_completion(engine: Engine) -> None:
 
 
 def test_the_end_of_the_context_ends_a_completion(engine: Engine) -> None:
-    tokens = greedy(engine, 1000)
+    tokens = list(engine.generate([id + 1 for id in PROMPT], SamplingParams(max_tokens=1000)))  # meets no end token
     # The token drawn from the last position needs no place of its own.
     assert len(tokens) == CONTEXT - len(PROMPT) + 1
     assert engine.last.finish_reason == "length"
