@@ -103,6 +103,7 @@ def _options(
         threads=machine.threads,
         max_sequences=1,
         expert_slots=variant.slots,
+        prefetch=variant.substitute is None,  # which guesses were in time would decide what stands in: never the same
         experts_per_token=variant.experts_per_token,
         substitute=variant.substitute,
         speculate="always" if variant.speculates else "off",

@@ -21,7 +21,7 @@ from edge.evaluation.measured import Measured
 from edge.evaluation.packs import Packs, check_measurable
 from edge.evaluation.texts import Texts
 from edge.evaluation.variants import Variant, labels
-from edge.evaluation.work import load_measured, save_measured
+from edge.evaluation.work import check_writable, load_measured, save_measured
 from edge.progress import count_progress
 
 MEASURED_VERSION = 1  # of what Measured means: another one makes what was kept useless
@@ -36,6 +36,8 @@ def evaluate(rows: Sequence[Variant], texts: Texts, machine: Machine, work: Path
     """
     for row in rows:
         check_measurable(row)
+    if work:
+        check_writable(work)
     with ExitStack() as stack:
         folder = work or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="flashgate-eval-")))
         run = stack.enter_context(_Run(rows[0], texts, machine, folder))

@@ -11,6 +11,12 @@ from typing import Any
 from edge.evaluation.measured import Measured
 
 
+def check_writable(folder: Path) -> None:
+    """Make the folder if need be. Raises OSError now rather than after an hour."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=folder).close()
+
+
 def load_measured(folder: Path, key: Mapping[str, Any]) -> Measured | None:
     """What was measured under `key`; None if nothing was, or if its file is altered. Raises OSError."""
     try:
@@ -26,7 +32,6 @@ def load_measured(folder: Path, key: Mapping[str, Any]) -> Measured | None:
 
 def save_measured(folder: Path, key: Mapping[str, Any], measured: Measured) -> None:
     """Keep it under `key`: the whole file or none. Raises OSError."""
-    folder.mkdir(parents=True, exist_ok=True)
     value = json.loads(json.dumps(measured.to_json()))
     handle, partial = tempfile.mkstemp(dir=folder, prefix=".measured.")
     try:

@@ -8,7 +8,7 @@ import pytest
 
 from edge.evaluation.measured import Answer, Measured
 from edge.evaluation.scoring import PassageScore
-from edge.evaluation.work import load_measured, save_measured
+from edge.evaluation.work import check_writable, load_measured, save_measured
 
 KEY = {"pack": "ab12", "slots": None}
 MEASURED = Measured(
@@ -26,9 +26,9 @@ MEASURED = Measured(
 
 
 def test_what_was_kept_is_there_again(tmp_path: Path) -> None:
-    save_measured(tmp_path / "new", KEY, MEASURED)
-    assert load_measured(tmp_path / "new", KEY) == MEASURED
-    assert len([*(tmp_path / "new").iterdir()]) == 1
+    save_measured(tmp_path, KEY, MEASURED)
+    assert load_measured(tmp_path, KEY) == MEASURED
+    assert len([*tmp_path.iterdir()]) == 1
 
 
 def test_another_key_is_another_variant(tmp_path: Path) -> None:
@@ -67,6 +67,19 @@ def test_a_value_of_another_shape_is_no_answer(tmp_path: Path) -> None:
     (file,) = tmp_path.iterdir()
     file.write_text(json.dumps({"key": KEY, "digest": None, "measured": 3}))
     assert load_measured(tmp_path, KEY) is None
+
+
+def test_a_folder_is_made_and_left_empty(tmp_path: Path) -> None:
+    check_writable(tmp_path / "a" / "b")
+    check_writable(tmp_path / "a" / "b")
+    assert [*(tmp_path / "a" / "b").iterdir()] == []
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    for path in (tmp_path / "a", tmp_path / "a" / "b"):
+        with pytest.raises((FileExistsError, NotADirectoryError)):
+            check_writable(path)
 
 
 def test_a_failed_write_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
