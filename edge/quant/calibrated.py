@@ -25,12 +25,10 @@ def quantize_calibrated(values: Floats, form: Format, group: int, curvature: Cur
     columns = np.ascontiguousarray(target.T)
     grid = clipped(columns, np.diagonal(curvature.hessian), Grid.of(nearest, form, group))
     codes = round_with_feedback(columns, grid, curvature)
-    descend(columns, codes, grid, curvature.hessian, SWEEPS)
+    costs = descend(columns, codes, grid, curvature.hessian, SWEEPS)
     found = Quantized(_padded(codes, group), _halves(grid.scales), _halves(grid.biases))
-    gain = curvature.cost(target - dequantized(nearest, values.shape[1])) - curvature.cost(
-        target - dequantized(found, values.shape[1])
-    )
-    return _chosen(gain > 0, found, nearest)
+    is_better = costs < curvature.cost(target - dequantized(nearest, values.shape[1]))
+    return _chosen(is_better, found, nearest)
 
 
 def dequantized(quantized: Quantized, cols: int) -> Floats:

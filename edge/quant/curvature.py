@@ -14,6 +14,7 @@ Indices = NDArray[np.int64]
 # did not see cost something too, and what is factorised has no zero on its diagonal.
 DAMPING = 0.01
 LEAST_INPUT = 1e-20  # mean square of an input that the calibration never saw
+SOLVED_COLUMNS = 256  # at once
 MORE_DAMPING = 10  # times as much, when float32 finds the matrix indefinite all the same
 
 
@@ -59,8 +60,7 @@ class Curvature:
         before this matrix are made good where its own inputs can tell them.
         """
         pulled = values @ (self._moments.wanted - self._moments.given)
-        target: Floats = values + np.linalg.solve(self.hessian, pulled.T).T
-        return np.ascontiguousarray(target, np.float32)
+        return values + self._solve(pulled.T).T
 
     def cost(self, errors: Floats) -> Floats:
         """e H eᵀ of each row of errors [R, n]."""
@@ -83,6 +83,23 @@ class Curvature:
 
         H = (F + I) D (F + I)ᵀ. This is GPTQ's update without an inverse: LDLQ, arXiv 2307.13304, theorem 6.
         """
+        return np.triu(self._upper / np.diagonal(self._upper), 1)
+
+    def _solve(self, right: Floats) -> Floats:
+        """x of H x = right [n, R], by the factor that is there anyway: two triangular systems, block by block."""
+        upper, x = self._upper, right[self.order]
+        parts = [slice(start, start + SOLVED_COLUMNS) for start in range(0, len(x), SOLVED_COLUMNS)]
+        for part in reversed(parts):
+            x[part] = np.linalg.solve(upper[part, part], x[part] - upper[part, part.stop :] @ x[part.stop :])
+        for part in parts:
+            x[part] = np.linalg.solve(upper[part, part].T, x[part] - upper[: part.start, part].T @ x[: part.start])
+        solved = np.empty_like(x)
+        solved[self.order] = x
+        return solved
+
+    @cached_property
+    def _upper(self) -> Floats:
+        """Upper triangular U [n, n] with U Uᵀ = H, in `order`."""
         damping = self._damping
         while True:
             hessian = _damped(self._moments.given, damping)[np.ix_(self.order, self.order)]
@@ -91,8 +108,7 @@ class Curvature:
             except np.linalg.LinAlgError:
                 damping *= MORE_DAMPING
             else:
-                upper = lower[::-1, ::-1]  # H = upper upperᵀ
-                return np.ascontiguousarray(np.triu(upper / np.diagonal(upper), 1))
+                return np.ascontiguousarray(lower[::-1, ::-1])
 
 
 def _damped(hessian: Floats, damping: float) -> Floats:

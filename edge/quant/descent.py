@@ -14,10 +14,13 @@ Floats = NDArray[np.float32]
 SINGULAR = np.float32(1e-4)  # of a determinant's first term: below, a group's codes hardly differ
 
 
-def descend(values: Floats, codes: Floats, grid: Grid, hessian: Floats, sweeps: int) -> None:
-    """Improve `codes` and `grid` in place. Shapes: values, codes [n, R], hessian [n, n]."""
+def descend(values: Floats, codes: Floats, grid: Grid, hessian: Floats, sweeps: int) -> Floats:
+    """Improve `codes` and `grid` in place; what each row costs then, [R].
+
+    Shapes: values, codes [n, R], hessian [n, n].
+    """
+    pull = hessian @ (values - _stored(codes, grid))  # half the cost's downward slope
     for _ in range(sweeps):
-        pull = hessian @ (values - _stored(codes, grid))  # half the cost's downward slope
         for index in range(len(grid.scales)):
             columns = grid.columns(index, len(values))
             within = hessian[columns, columns]
@@ -25,6 +28,8 @@ def descend(values: Floats, codes: Floats, grid: Grid, hessian: Floats, sweeps: 
             _refit(grid, index, codes[columns], local, within)
             _recode(grid, index, codes[columns], local, within)
             pull -= hessian[:, columns] @ (grid.say(index, codes[columns]) - before)
+    costs: Floats = np.einsum("nr,nr->r", values - _stored(codes, grid), pull)
+    return costs
 
 
 def _stored(codes: Floats, grid: Grid) -> Floats:

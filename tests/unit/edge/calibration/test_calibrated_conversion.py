@@ -1,5 +1,8 @@
 """Calibrated conversion: what lands in the pack, what it says of itself, what a stopped run leaves behind."""
 
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -158,6 +161,38 @@ def test_a_stopped_conversion_goes_on_where_it_was(source: Path, tmp_path: Path,
         conversion.run(done.append)
         assert finished + sum(done) == conversion.source_bytes
         assert conversion.report == report
+    assert contents(out) == contents(whole.path)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from edge.checkpoint.convert import Conversion
+
+source, out, text = map(Path, sys.argv[1:4])
+left = [int(sys.argv[4])]
+
+def progress(nbytes):
+    left[0] -= 1
+    if not left[0]:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+with Conversion(source, out, bits=3, calibration=text) as conversion:
+    conversion.run(progress)
+"""
+
+
+def test_a_killed_process_leaves_what_the_next_one_goes_on_with(source: Path, tmp_path: Path, chats: Path) -> None:
+    whole, _ = calibrate(source, tmp_path / "whole", chats)
+    out = tmp_path / "out"
+    for num_calls in (9, 4, 8):  # in the second layer, in the second again, and in the third
+        arguments = [str(source), str(out), str(chats), str(num_calls)]
+        run = subprocess.run([sys.executable, "-c", KILLED, *arguments], capture_output=True, check=False)
+        assert (run.returncode, run.stderr) == (-signal.SIGKILL, b"")
+        assert not out.exists()
+    with Conversion(source, out, bits=3, calibration=chats) as conversion:
+        assert conversion.finished_bytes > conversion.source_bytes / 3
+        conversion.run(lambda _: None)
     assert contents(out) == contents(whole.path)
 
 
