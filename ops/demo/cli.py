@@ -2,6 +2,8 @@
 
 import argparse
 import dataclasses
+import json
+import math
 import signal
 import sys
 import threading
@@ -20,6 +22,7 @@ From nothing to a model, which training can be stopped and killed at any time:
   python -m ops.demo train RUN --minutes 60           # again and again until it says done; --help for the recipe
   python -m ops.demo evaluate RUN --per-task 100      # held-out questions, judged by program
   python -m ops.demo export RUN OUT                   # a checkpoint: flashgate-edge convert OUT PACK
+  python -m ops.demo card OUT                         # OUT/MODEL_CARD.md, with what it gets right and wrong
   python -m ops.demo questions                        # the examination for: flashgate-edge eval OUT --questions
 Needs the extra `demo`: pip install -e '.[demo]'
 """
@@ -95,6 +98,12 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("folder", metavar="RUN", type=Path, help="folder of a training")
     export.add_argument("out", metavar="OUT", type=Path, help="directory to write")
     export.set_defaults(run=_export)
+
+    card = commands.add_parser("card", help="examine an exported model and write its MODEL_CARD.md")
+    card.add_argument("folder", metavar="MODEL", type=Path, help="directory that `export` wrote; the model's name")
+    card.add_argument("--per-task", type=int, default=100, help="questions (default: %(default)s)")
+    card.add_argument("--threads", type=int, default=2, help="cores to use (default: %(default)s)")
+    card.set_defaults(run=_card)
     return parser
 
 
@@ -191,8 +200,34 @@ def _questions(args: argparse.Namespace) -> int:
 
 def _export(args: argparse.Namespace) -> int:
     from ops.demo.export import export_checkpoint
+    from ops.demo.state import load_state
     from ops.demo.training import Training
 
-    size = export_checkpoint(Training(args.folder, Recipe()).model, args.folder, args.out)
+    state = load_state(args.folder)
+    if state is None:
+        raise ValueError(f"{args.folder} holds no state: python -m ops.demo train {args.folder} makes one")
+    story = {"steps": state.step, "tokens": state.tokens_seen, "seconds": round(state.seconds), "recipe": state.recipe}
+    size = export_checkpoint(Training(args.folder, Recipe()).model, args.folder, args.out, story)
     print(f"wrote {args.out}: {size} bytes of weights")
+    return 0
+
+
+def _card(args: argparse.Namespace) -> int:
+    import torch
+    from safetensors import safe_open
+    from transformers import Qwen3_5MoeForCausalLM
+
+    from ops.demo.card import card
+    from ops.demo.examination import examine, items, transformers_answerer
+    from ops.demo.text import load_tokenizer
+
+    torch.set_num_threads(args.threads)
+    model = Qwen3_5MoeForCausalLM.from_pretrained(args.folder, dtype=torch.float32)
+    results = examine(transformers_answerer(model, load_tokenizer(args.folder)), items(args.per_task))
+    config, training = (json.loads((args.folder / f"{name}.json").read_text()) for name in ("config", "training"))
+    with safe_open(args.folder / "model.safetensors", "np") as weights:
+        parameters = sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
+    out = args.folder / "MODEL_CARD.md"
+    out.write_text(card(args.folder.resolve().name, config, parameters, training, results), encoding="utf-8")
+    print(f"wrote {out}")
     return 0

@@ -12,11 +12,11 @@ MAX_BYTES = 20_000_000  # what the repository takes, as bf16
 def demo_config(**changes: object) -> "Qwen3_5MoeTextConfig":
     """The 397B's architecture at 9 million parameters: 6 layers, each with 64 experts of which a token takes 4.
 
-    All widths are multiples of 32, the smallest group that is quantised together. `changes`: other values, for tests.
+    All widths are multiples of 16, the rows of a packed tile. `changes`: other values, for tests.
     """
     from transformers import Qwen3_5MoeTextConfig
 
-    from ops.demo.tokenizer import END_OF_TEXT_ID, TURN_END_ID
+    from ops.demo.tokenizer import END_OF_TEXT_ID, MAX_POSITIONS, TURN_END_ID
 
     values: dict[str, object] = {
         "vocab_size": VOCABULARY_SIZE,
@@ -35,7 +35,7 @@ def demo_config(**changes: object) -> "Qwen3_5MoeTextConfig":
         "num_experts_per_tok": 4,
         "moe_intermediate_size": 32,
         "shared_expert_intermediate_size": 128,
-        "max_position_embeddings": 2048,
+        "max_position_embeddings": MAX_POSITIONS,
         "rope_parameters": {
             "rope_type": "default",
             "rope_theta": 1e4,

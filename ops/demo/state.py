@@ -1,7 +1,7 @@
 """A training's state on disk: whole or not there, whenever the process dies."""
 
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,14 @@ FILE = "state.pt"
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """After `step` steps over `tokens_seen` tokens."""
+    """After `step` steps over `tokens_seen` tokens. `recipe`: what the run that saved it was given."""
 
     step: int
     tokens_seen: int
     seconds: float
     model: dict[str, torch.Tensor]
     optimizer: dict[str, Any]
+    recipe: dict[str, Any] = field(default_factory=dict)
 
 
 def save_state(folder: Path, state: State) -> None:

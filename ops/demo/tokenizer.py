@@ -9,7 +9,7 @@ from ops.demo.shape import VOCABULARY_SIZE
 END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 SPECIAL_TOKENS = (END_OF_TEXT, TURN_START, TURN_END)
 END_OF_TEXT_ID, TURN_START_ID, TURN_END_ID = range(3)
-MAX_POSITIONS = 2048
+MAX_POSITIONS = 4096  # the engine's default; chats in training are much shorter
 
 # Qwen's form of a chat, without tools and thinking, which this model has not learned.
 CHAT_TEMPLATE = """\

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -89,8 +89,17 @@ class Training:
 
     def save(self) -> None:
         """The state as it is."""
-        state = State(self.step, self.tokens_seen, self._seconds, self.model.state_dict(), self._optimizer.state())
-        save_state(self.folder, state)
+        save_state(
+            self.folder,
+            State(
+                self.step,
+                self.tokens_seen,
+                self._seconds,
+                self.model.state_dict(),
+                self._optimizer.state(),
+                asdict(self.recipe),
+            ),
+        )
 
     def _one_step(self) -> tuple[Losses, float, float, int]:
         """The losses, the gradient's length before clipping, the rate and the number of tokens."""

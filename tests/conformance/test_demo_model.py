@@ -282,7 +282,7 @@ def run(training: Training, die_at: int | None = None) -> None:
 @pytest.fixture(scope="module")
 def exported(model: DemoModel, tokenizer_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("exported") / "demo"
-    export_checkpoint(model, tokenizer_dir, out)
+    export_checkpoint(model, tokenizer_dir, out, {"steps": 3})
     return out
 
 
