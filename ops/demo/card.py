@@ -29,8 +29,8 @@ pipeline_tag: text-generation
 
 The small model that ships with flashgate, so that `flashgate up` has something that answers. Its architecture is that
 of Qwen3.5-397B-A17B (`{model_type}`): {layers} layers, DeltaNet and attention, {experts} experts of which a token takes
-{top_k}, a shared expert, and an MTP layer to draft with; {parameters:.1f} million parameters in bfloat16. It was trained
-from nothing by `ops/demo`, on text that programs wrote: no text was downloaded and no other model was asked.
+{top_k}, a shared expert, and an MTP layer to draft with; {parameters:.1f} million parameters in bfloat16. It was
+trained from nothing by `ops/demo`, on text that programs wrote: no text was downloaded and no other model was asked.
 
 It answers in English, in chats of a few turns, what is in the table. It is no assistant: a question of another kind, or
 one of these in words that it has not seen, may get a wrong answer in place of "I don't know". Rely on none of its
