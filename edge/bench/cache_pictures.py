@@ -12,7 +12,7 @@ from edge.experts.trace import Trace
 # Of all experts of the model, in percent.
 CACHE_SIZES = (2.5, 5, 10, 15, 20, 30, 40, 50, 60, 70, 80, 90, 100)
 POLICY_NAMES = {
-    "belady": "the optimum, which knows the future",
+    "decode-belady": "the optimum, which knows the future",
     "lfu": "LFU with decay, the engine's",
     "lru": "LRU",
 }

@@ -15,7 +15,7 @@ examples:
 
 Slots are experts that fit into RAM, all layers together. lru: the least recently used gives way; scan-lru: the same,
 but a prompt passes through; lfu: the least often used, old uses fading (what the engine does); belady: the best that
-any policy could do, with the future known.
+any policy could do, with the future known; decode-belady: the best for decoding, whatever prompts then have to read.
 """
 MOST_SLOTS = 1_000_000  # beyond any model's experts: the 397B has 30,720
 
@@ -31,7 +31,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument("trace", metavar="TRACE", type=Path, help="file written by `flashgate-edge trace`")
     parser.add_argument("--slots", metavar="N,N,…", type=counts, required=True, help="sizes of the cache in experts")
-    parser.add_argument("--policies", metavar="NAME,…", help="default: all of lru, scan-lru, lfu, belady")
+    parser.add_argument("--policies", metavar="NAME,…", help="default: all of these")
     parser.set_defaults(func=run)
 
 

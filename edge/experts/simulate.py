@@ -1,6 +1,6 @@
 """Replays a trace of expert accesses against cache policies, and against the best that any policy could do."""
 
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,16 +15,20 @@ NEVER = 2**62
 class Belady:
     """The bound: what is needed again last gives way. Knows the future, so it is no policy for an engine."""
 
-    def __init__(self, accesses: Iterable[Access]) -> None:
-        """`accesses`: all that will come, in order."""
-        self._future: dict[ExpertKey, deque[int]] = {}
+    def __init__(self, accesses: Iterable[Access], *, of_decoding: bool = False) -> None:
+        """`accesses`: all that will come, in order. `of_decoding`: only what decoding needs is worth keeping."""
+        self._of_decoding = of_decoding
+        self._future: dict[ExpertKey, deque[int]] = defaultdict(deque)
         for time, access in enumerate(accesses):
-            for expert in access.experts:
-                self._future.setdefault(ExpertKey(access.layer, expert), deque()).append(time)
+            if not (of_decoding and access.is_scan):
+                for expert in access.experts:
+                    self._future[ExpertKey(access.layer, expert)].append(time)
         self._resident = Ranked()
 
     def use(self, key: ExpertKey, *, is_scan: bool) -> None:
         """See Policy."""
+        if self._of_decoding and is_scan:
+            return
         self._future[key].popleft()
         if key in self._resident:
             self.admit(key, is_scan=is_scan)
@@ -69,6 +73,7 @@ POLICIES: Mapping[str, Callable[[float, Iterable[Access]], Policy]] = {
     "scan-lru": lambda _, __: Lru(resists_scans=True),
     "lfu": lambda uses, _: DecayedLfu.for_passes(uses),
     "belady": lambda _, accesses: Belady(accesses),
+    "decode-belady": lambda _, accesses: Belady(accesses, of_decoding=True),
 }
 
 

@@ -109,7 +109,8 @@ class ExpertStore:
 
     def holds(self, layer: int, expert: int) -> bool:
         """The contract of ExpertSource."""
-        return ExpertKey(layer, expert) in self._slots.cache
+        key = ExpertKey(layer, expert)
+        return key in self._slots.cache and self._slots.is_loaded(key)
 
     @contextmanager
     def _fetching(self, layer: int, keys: list[ExpertKey], *, is_scan: bool, spared: Sequence[int]) -> Iterator[Fetch]:

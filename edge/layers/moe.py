@@ -39,7 +39,7 @@ class ExpertSource(Protocol):
         """
 
     def holds(self, layer: int, expert: int) -> bool:
-        """Whether an expert is in RAM or on its way there."""
+        """Whether an expert is in RAM, and not only on its way there: that would have to be waited for."""
 
 
 class GuessTaker(Protocol):

@@ -80,6 +80,13 @@ def test_belady_keeps_what_comes_next() -> None:
     assert simulate(trace, Belady(trace), 3) == Outcome(5, 2, 5, 2)
 
 
+def test_belady_of_decoding_keeps_nothing_for_prompts() -> None:
+    """When 2 comes, 3 is needed sooner than 1, but by a prompt."""
+    trace = [Access(step, 0, (expert,), expert == 3) for step, expert in enumerate((1, 3, 2, 3, 1))]
+    assert simulate(trace, Belady(trace), 2) == Outcome(5, 1, 3, 0)
+    assert simulate(trace, Belady(trace, of_decoding=True), 2) == Outcome(5, 1, 3, 1)
+
+
 def test_the_lowest_rank_is_found_among_outdated_ones() -> None:
     ranked = Ranked()
     for turn in range(500):

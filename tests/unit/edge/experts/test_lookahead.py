@@ -81,6 +81,17 @@ def test_a_guess_of_what_is_then_done_without_was_right(disk: MemoryDisk) -> Non
     assert (stats.needed, stats.recalled) == (100, 50)
 
 
+def test_what_is_still_being_read_is_not_held_yet(store: ExpertStore, disk: MemoryDisk) -> None:
+    assert not store.holds(1, 2)
+    store.expect(1, [2, 3])
+    assert not store.holds(1, 2)
+    disk.done = {(1, 2)}
+    assert store.holds(1, 2)
+    assert not store.holds(1, 3)
+    fetched(store, 1, [2, 3])
+    assert store.holds(1, 3)
+
+
 def test_a_wrong_guess_that_has_not_begun_is_forgotten(store: ExpertStore, disk: MemoryDisk) -> None:
     store.expect(1, [1, 2])
     assert fetched(store, 1, [3]) == [[3]]

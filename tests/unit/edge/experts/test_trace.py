@@ -117,7 +117,7 @@ def recorded(path: Path) -> Path:
 def test_the_command_prints_a_row_for_each_size(recorded: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["cache-sim", str(recorded), "--slots", "8,32,128"]) == 0
     head, *rows = capsys.readouterr().out.splitlines()
-    assert head.split() == ["slots", "lru", "scan-lru", "lfu", "belady"]
+    assert head.split() == ["slots", "lru", "scan-lru", "lfu", "belady", "decode-belady"]
     assert [row.split()[0] for row in rows] == ["8", "32", "128"]
     assert "100.0" in rows[2]  # all fit: the prompt that comes first brings them in
 
@@ -126,7 +126,7 @@ def test_the_command_takes_some_policies(recorded: Path, capsys: pytest.CaptureF
     assert main(["cache-sim", str(recorded), "--slots", "8", "--policies", "lfu"]) == 0
     assert capsys.readouterr().out.splitlines()[0].split() == ["slots", "lfu"]
     assert main(["cache-sim", str(recorded), "--slots", "8", "--policies", "lfu,mru"]) == 1
-    assert "there is no policy 'mru'; there are lru, scan-lru, lfu, belady" in capsys.readouterr().err
+    assert "there is no policy 'mru'; there are lru, scan-lru, lfu, belady, decode-belady" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("slots", ["", "0", "8,-1", "many", "9" * 20])
