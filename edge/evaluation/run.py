@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
-from edge.budget import resident_bytes
+from edge.budget import format_bytes, resident_bytes
 from edge.checkpoint.contents import MANIFEST_FILE
 from edge.checkpoint.pack import Pack
 from edge.engine import Engine
@@ -87,7 +87,8 @@ class _Run:
             except BudgetError as error:
                 if is_reference:
                     raise
-                raise BudgetError(f"the reference and {pack.path} share --memory between them: each {error}") from error
+                shared = f"--memory {format_bytes(self._machine.memory_bytes)} is shared by two models"
+                raise BudgetError(f"{shared}, the reference and {pack.path}, of which one {error}") from error
 
     def _reference_engine(self) -> Engine:
         """In half of what the process itself leaves, from its first use to the end."""

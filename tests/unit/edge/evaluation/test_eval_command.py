@@ -269,7 +269,9 @@ def test_memory_for_one_model_alone_is_too_little_for_two(
     asked = ("--questions", str(questions), "--max-tokens", "5", "--threads", "1", "--bits", "4")
     capsys.readouterr()
     assert main(["eval", str(checkpoint), *asked, "--memory", "150MB"]) == 1
-    assert "share --memory between them: each needs at least" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "--memory 150.0 MB is shared by two models, the reference and " in err
+    assert "of which one needs at least" in err
 
 
 def test_a_missing_calibration_text_is_said_before_anything_is_measured(
