@@ -20,7 +20,7 @@ from edge.evaluation.scoring import PassageScore, Scorer
 from edge.evaluation.variants import Variant
 from edge.tokenizer import Tokenizer
 
-# 32 at once took 0.83 of the CPU time of 8, 64 as much as 32 (demo model of 18 MB, AVX-512).
+# 32 at once took 0.83 of the CPU time of 8, 64 as much as 32 (demo model of 18 MB, 180 questions, one thread).
 MANY_SEQUENCES = 32
 
 Advance = Callable[[], object]  # is called after each passage and each answer

@@ -28,11 +28,11 @@ MEASURED_VERSION = 1  # of what Measured means: another one makes what was kept 
 
 
 def evaluate(rows: Sequence[Variant], texts: Texts, machine: Machine, work: Path | None = None) -> Figures:
-    """Everything that `eval --json` prints, of `rows`, the first of which is the reference.
+    """Everything that `eval --json` prints of `rows`, the first of which is the reference.
 
     What is finished is kept in `work`, packs and all; without it, packs are made in a temporary folder, one at a time
-    beside the reference's. Raises EvaluationError, CheckpointError, PackError, BudgetError, StorageError; OSError if
-    `work` cannot be written.
+    beside the reference's. Raises EvaluationError, CheckpointError, CalibrationError, PackError, RequestError,
+    BudgetError, StorageError; OSError if `work` cannot be written.
     """
     for row in rows:
         check_measurable(row)
@@ -99,6 +99,7 @@ class _Run:
                 context_tokens=self.material.context_tokens,
                 threads=self._machine.threads,
                 max_sequences=1,
+                speculate="off",
             )
             self._engine = self._closing.enter_context(loaded(self._pack.path, options))
         return self._engine
