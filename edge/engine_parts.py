@@ -19,9 +19,9 @@ from edge.experts.absent import NoExperts
 from edge.experts.open_store import StoreOptions, open_store
 from edge.experts.store import ExpertStore
 from edge.layers.leeway import Leeway
+from edge.layers.mtp import MtpLayer
 from edge.locking import lock_in_ram
 from edge.model import Model
-from edge.mtp import MtpLayer
 from edge.prefix.disk import DiskTier
 from edge.prefix.open_store import open_disk
 from edge.prefix.snapshot import snapshot_bytes

@@ -1,22 +1,20 @@
 """All requests of an engine from submission to end, one pass of the model after another."""
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Ids
-from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge.batch import Batch, Segment
 from edge.config import ModelConfig
 from edge.deviation import counted
-from edge.errors import CancelledError, EdgeError, PackError, RequestError, StorageError
+from edge.errors import CancelledError, EdgeError, RequestError, StorageError
 from edge.events import Event, Failed, Finished, GenerationStats, Started, Token
 from edge.experts.absent import NoExperts
 from edge.experts.store import ExpertStore
 from edge.model import Model
+from edge.outcome import Outcome, drawn
 from edge.prefix.store import PrefixStore
 from edge.sampler import Sampling
 from edge.scheduler import Plan, Scheduler
@@ -28,15 +26,6 @@ from edge.state import StatePool
 
 def nothing() -> None:
     """A pulse that nobody feels."""
-
-
-@dataclass(slots=True)
-class _Outcome:
-    """What a pass brings a sequence: tokens, or an error after them."""
-
-    sequence: Sequence
-    tokens: list[int] = field(default_factory=list)
-    error: EdgeError | None = None
 
 
 class RequestLoop:
@@ -165,35 +154,19 @@ class RequestLoop:
         self._scheduler.advance(sequence.job, num_tokens)
         return sequence.segment(num_tokens)
 
-    def _draw_all(self, batch: Batch, ready: list[tuple[int, Sequence]]) -> list[_Outcome]:
+    def _draw_all(self, batch: Batch, ready: list[tuple[int, Sequence]]) -> list[Outcome]:
         """What the pass brings those whose tokens have all gone through the model. Raises StorageError."""
         if not ready:
             return []
         rows = [batch.last_rows(index) for index, _ in ready]
         logits = self._model.logits(np.concatenate(rows))
         parts = np.split(logits, np.cumsum([len(part) for part in rows])[:-1])
-        outcomes = [self._draw(sequence, part) for (_, sequence), part in zip(ready, parts, strict=True)]
+        outcomes = [drawn(sequence, part, self._config) for (_, sequence), part in zip(ready, parts, strict=True)]
         if self._speculation:
             self._speculation.checked([sequence.settle() for _, sequence in ready])
         return outcomes
 
-    def _draw(self, sequence: Sequence, rows: NDArray[np.float32]) -> _Outcome:
-        """The next token of a sequence, and one more for each guess that it turns out to have been right."""
-        outcome = _Outcome(sequence)
-        for logits in rows:
-            if outcome.tokens and not sequence.accepts(outcome.tokens[-1]):
-                break
-            if not math.isfinite(logits.max()):  # NaN carries through to the maximum
-                outcome.error = PackError("the logits are not finite: no text can be drawn from these weights")
-                break
-            token = sequence.draw(logits, self._config)
-            if token is not None:
-                outcome.tokens.append(token)
-            if sequence.stats.finish_reason:
-                break
-        return outcome
-
-    def _conclude(self, outcome: _Outcome) -> Iterator[Event]:
+    def _conclude(self, outcome: Outcome) -> Iterator[Event]:
         """Tell what was drawn; end the request if that was the last of it."""
         sequence = outcome.sequence
         yield from (Token(sequence.job, token) for token in outcome.tokens)

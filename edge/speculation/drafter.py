@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from edge.batch import Batch, Block, Segment
 from edge.config import ModelConfig
 from edge.errors import StorageError
+from edge.layers.mtp import MtpLayer
 from edge.model import Model
-from edge.mtp import MtpLayer
 from edge.state import SequenceState
 
 log = structlog.get_logger()

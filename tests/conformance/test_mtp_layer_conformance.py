@@ -19,7 +19,7 @@ from edge.batch import Batch, Segment
 from edge.cli import main
 from edge.engine_options import EngineOptions
 from edge.engine_parts import EngineParts, open_parts
-from edge.mtp import MtpLayer
+from edge.layers.mtp import MtpLayer
 from edge.speculation.drafter import DraftRequest, MtpDrafter
 from edge.state import SequenceState
 from tests.conformance.checkpoints import SHAPES, Shape, build, clear_prompt, load

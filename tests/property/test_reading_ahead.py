@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge import model
 from edge.checkpoint.random_model import SMALL
 from edge.engine import Engine
 from edge.engine_options import EngineOptions
 from edge.experts import open_store
 from edge.experts.gate import Gate, Gates
+from edge.layers import decoder
 from edge.sampler import SamplingParams
 
 CONTEXT = 96
@@ -49,7 +49,7 @@ def test_every_token_is_the_one_drawn_without(
     plain, none = answer(pack_path, EngineOptions(2_000_000_000, CONTEXT, prefetch=False), prompt_tokens)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(open_store, "Gates", lambda: Gates(OpenGate(), OpenGate()))
-        patch.setattr(model, "GUESS_ROWS", rows)  # of a prompt's, on which the guess is made
+        patch.setattr(decoder, "GUESS_ROWS", rows)  # of a prompt's, on which the guess is made
         options = EngineOptions(2_000_000_000, CONTEXT, expert_slots=slots, chunk_tokens=chunk)
         ahead, _ = answer(pack_path, options, prompt_tokens)
     assert ahead == plain

@@ -15,8 +15,8 @@ from edge.engine_parts import EngineParts, open_parts
 from edge.errors import PackError, StorageError
 from edge.experts.store import ExpertStore
 from edge.kernels import ExpertReader
+from edge.layers.mtp import MtpLayer
 from edge.model import Model
-from edge.mtp import MtpLayer
 from edge.speculation.drafter import DraftRequest, MtpDrafter
 from edge.state import SequenceState
 

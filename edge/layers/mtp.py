@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from edge import kernels
 from edge.batch import Batch, Block
 from edge.config import ModelConfig
+from edge.layers.decoder import DecoderLayer
 from edge.layers.moe import ExpertSource
 from edge.layers.weights import Tensor, Weights
-from edge.model import DecoderLayer
 from edge.profiling import UNTIMED, Watch
 
 
