@@ -9,12 +9,14 @@ from threadpoolctl import threadpool_limits
 from edge.calibration import streams as files
 from edge.calibration.corpus import Corpus
 from edge.calibration.layer_weights import DenseWeights
-from edge.calibration.packed_files import PackedFiles, Progress, dense_bytes
+from edge.calibration.packed_files import PackedFiles
 from edge.calibration.passage import NORM, Packed, Passage
 from edge.calibration.streams import Streams, blocks
 from edge.checkpoint.assembly import size_of
 from edge.checkpoint.contents import DENSE_FILE, Contents
+from edge.checkpoint.pack import Progress
 from edge.checkpoint.source import Checkpoint
+from edge.checkpoint.source_sizes import dense_bytes, layer_bytes
 from edge.checkpoint.workspace import Workspace, sync_directory
 from edge.config import ModelConfig
 
@@ -37,11 +39,11 @@ class CalibratedWeights:
 
     @property
     def finished_bytes(self) -> int:
-        """Of the checkpoint's dense weights, those that an earlier run has finished."""
-        if DENSE_FILE in self._workspace.finished:
-            return dense_bytes(self._checkpoint)
-        names = {name for step in range(self._num_finished) for name in self._note(step)["dense"]}
-        return dense_bytes(self._checkpoint, names)
+        """Of the checkpoint, what an earlier run that was stopped has finished."""
+        steps = range(self._num_finished)
+        names = {name for step in steps for name in self._note(step)["dense"]}
+        layers = [step - 1 for step in steps if self._files(step) > {_name(step)}]
+        return dense_bytes(self._checkpoint, names) + sum(layer_bytes(self._checkpoint, layer) for layer in layers)
 
     @property
     def lines(self) -> list[dict[str, Any]]:

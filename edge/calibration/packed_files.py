@@ -1,6 +1,6 @@
 """Puts what was calibrated where a pack has it, and says of each piece what the journal must know."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -11,12 +11,12 @@ from edge.calibration.layer_weights import DenseWeights
 from edge.checkpoint.assembly import sync_file, write_pieces
 from edge.checkpoint.contents import Contents, expert_file
 from edge.checkpoint.layout import ExpertLayout
-from edge.checkpoint.names import Part, dense_tensors, layer_prefix
+from edge.checkpoint.names import Part, layer_prefix
+from edge.checkpoint.pack import Progress
 from edge.checkpoint.source import Checkpoint
+from edge.checkpoint.source_sizes import dense_bytes, expert_bytes
 from edge.checkpoint.workspace import Workspace, sync_directory
 from edge.kernels import crc32c
-
-Progress = Callable[[int], object]
 
 
 class PackedFiles:
@@ -51,7 +51,7 @@ class PackedFiles:
                 file.write(padding.data)
                 errors.append(expert.errors)
                 num_tokens.append(expert.num_tokens)
-                self._progress(sum(self._checkpoint.expert(layer, index, part).nbytes for part in Part))
+                self._progress(expert_bytes(self._checkpoint, layer, index))
             sync_file(file)
         sync_directory(path.parent)
         self._workspace.finish(expert_file(layer), crcs)
@@ -64,9 +64,3 @@ class PackedFiles:
             )
             for part in Part
         ]
-
-
-def dense_bytes(checkpoint: Checkpoint, names: Collection[str] | None = None) -> int:
-    """In the checkpoint, of all dense tensors or of some."""
-    tensors = dense_tensors(checkpoint.config)
-    return sum(checkpoint.dense(tensor).nbytes for tensor in tensors if names is None or tensor.name in names)

@@ -1,16 +1,11 @@
 """From a Hugging Face checkpoint to a pack: bounded memory, resumable, nothing visible until all of it is there."""
 
 import shutil
-from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import asdict
-from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-
-import numpy as np
 
 from edge.calibration.conversion import SCRATCH_DIR, CalibratedWeights, scratch_bytes
 from edge.calibration.corpus import Corpus, read_corpus
@@ -21,22 +16,18 @@ from edge.checkpoint.assembly import (
     forget_altered_files,
     sync_file,
     write_manifest,
-    write_pieces,
 )
-from edge.checkpoint.contents import DENSE_FILE, TOKENIZER_DIR, TOKENIZER_FILES, DenseEntry, plan_contents
+from edge.checkpoint.contents import DENSE_FILE, TOKENIZER_DIR, TOKENIZER_FILES, plan_contents
 from edge.checkpoint.disk import file_crc
-from edge.checkpoint.encode import encoding
-from edge.checkpoint.in_order import in_order, num_threads
-from edge.checkpoint.layout import VERSION, ExpertLayout, Format
+from edge.checkpoint.layout import VERSION, Format
 from edge.checkpoint.manifest import Calibration, Manifest, TokenizerFile
-from edge.checkpoint.matrix import Bytes
-from edge.checkpoint.names import Part, dense_tensors
 from edge.checkpoint.pack import Progress
 from edge.checkpoint.precision import CALIBRATION_TOKENS, check_group, precision
-from edge.checkpoint.source import Checkpoint, SourceMatrix
+from edge.checkpoint.rounding import RoundedWeights
+from edge.checkpoint.source import Checkpoint
+from edge.checkpoint.source_sizes import dense_bytes, layer_bytes
 from edge.checkpoint.workspace import Workspace, sync_directory
 from edge.errors import CalibrationError, CheckpointError
-from edge.kernels import crc32c
 
 
 class Conversion:
@@ -64,7 +55,6 @@ class Conversion:
         self._bits, self._group, self._force = precision(bits, sensitive_bits).bits, check_group(group), force
         self._sensitive_bits, self._text, self._max_tokens = sensitive_bits, calibration, calibration_tokens
         self._calibration: Calibration | None = None
-        self._calibrated: CalibratedWeights | None = None
         if calibration and bits == 16:
             raise CalibrationError("16 bits lose nothing: there is nothing to calibrate; choose fewer with --bits")
 
@@ -93,8 +83,11 @@ class Conversion:
             self._workspace = stack.enter_context(Workspace(self._out, key, force=self._force))
             forget_altered_files(self._workspace, data_files(self.contents))
             files = data_files(self.contents)
-            if corpus:
-                self._calibrated = CalibratedWeights(self._checkpoint, self.contents, self._workspace, corpus)
+            self._weights: RoundedWeights | CalibratedWeights
+            if corpus is None:
+                self._weights = RoundedWeights(self._checkpoint, self.contents, self._workspace)
+            else:
+                self._weights = CalibratedWeights(self._checkpoint, self.contents, self._workspace, corpus)
                 files[SCRATCH_DIR] = scratch_bytes(self.contents.config, corpus.num_tokens)
             check_room(self._workspace, files, self._out)
             self._closing = stack.pop_all()
@@ -108,22 +101,18 @@ class Conversion:
     @property
     def source_bytes(self) -> int:
         """Bytes of the checkpoint that go into the pack."""
-        return self._dense_source_bytes() + sum(map(self._layer_source_bytes, range(len(self.contents.expert_files))))
+        layers = range(len(self.contents.expert_files))
+        return dense_bytes(self._checkpoint) + sum(layer_bytes(self._checkpoint, layer) for layer in layers)
 
     @property
     def finished_bytes(self) -> int:
         """Of these, what an earlier run that was stopped has finished."""
-        finished = self._workspace.finished
-        layers = enumerate(self.contents.expert_files)
-        experts = sum(self._layer_source_bytes(layer) for layer, file in layers if file in finished)
-        if self._calibrated is not None:
-            return experts + self._calibrated.finished_bytes
-        return experts + (self._dense_source_bytes() if DENSE_FILE in finished else 0)
+        return self._weights.finished_bytes
 
     @property
     def report(self) -> list[dict[str, Any]]:
         """The error of every matrix that was calibrated, once it has run; see edge/calibration/errors.py."""
-        return self._calibrated.lines if self._calibrated is not None else []
+        return self._weights.lines if isinstance(self._weights, CalibratedWeights) else []
 
     @property
     def notes(self) -> list[str]:
@@ -145,18 +134,10 @@ class Conversion:
 
     def run(self, progress: Progress) -> None:
         """Do what is left to do. `progress` is given the source bytes packed since its last call."""
-        path, finished = self._workspace.path, self._workspace.finished
+        path = self._workspace.path
         with explained_io(self._out):
             (path / "layers").mkdir(exist_ok=True)
-            if self._calibrated is not None:
-                self._calibrated.run(progress)
-            if DENSE_FILE not in finished:
-                self._workspace.finish(DENSE_FILE, self._write_dense(path / DENSE_FILE, progress))
-            if self.contents.experts:
-                for layer, file in enumerate(self.contents.expert_files):
-                    if file not in finished:
-                        crcs = self._write_layer(layer, self.contents.experts, path / file, progress)
-                        self._workspace.finish(file, crcs)
+            self._weights.run(progress)
             self._check_source()
             self._write_manifest(self._copy_tokenizer(path / TOKENIZER_DIR))
             self._workspace.publish()
@@ -168,45 +149,6 @@ class Conversion:
         corpus = read_corpus(self._text, self._source, self.contents.config.vocab_size, self._max_tokens)
         self._calibration = Calibration(corpus.sha256, corpus.num_tokens)
         return corpus
-
-    def _write_dense(self, path: Path, progress: Progress) -> list[int]:
-        """The checksums of the dense tensors."""
-        crcs = []
-        with path.open("wb") as file, closing(in_order(self._dense_jobs(), num_threads())) as pieces:
-            file.truncate(self.contents.dense_nbytes)  # gaps read as zero
-            for (source, entry), group in groupby(pieces, key=itemgetter(0)):
-                file.seek(entry.offset)
-                _, crc = write_pieces(file, (piece for _, piece in group))
-                crcs.append(crc)
-                progress(source.nbytes)
-            sync_file(file)
-        return crcs
-
-    def _dense_jobs(self) -> Iterator[tuple[tuple[SourceMatrix, DenseEntry], Callable[[], Bytes]]]:
-        for tensor, entry in zip(dense_tensors(self.contents.config), self.contents.dense, strict=True):
-            source = self._checkpoint.dense(tensor)
-            yield from (((source, entry), job) for job in encoding(source, entry.layout))
-
-    def _write_layer(self, layer: int, layout: ExpertLayout, path: Path, progress: Progress) -> list[int]:
-        """The checksums of the layer's experts."""
-        crcs = []
-        with path.open("wb") as file, closing(in_order(self._expert_jobs(layer, layout), num_threads())) as pieces:
-            for expert, group in groupby(pieces, key=itemgetter(0)):
-                nbytes, crc = write_pieces(file, (piece for _, piece in group))
-                padding = np.zeros(layout.block_bytes - nbytes, np.uint8)
-                crcs.append(crc32c(padding, crc))
-                file.write(padding.data)
-                progress(self._expert_source_bytes(layer, expert))
-            sync_file(file)
-        sync_directory(path.parent)
-        return crcs
-
-    def _expert_jobs(self, layer: int, layout: ExpertLayout) -> Iterator[tuple[int, Callable[[], Bytes]]]:
-        """All parts follow each other without gaps: they are multiples of 64 bytes."""
-        for expert in range(self.contents.config.num_experts):
-            for part in Part:
-                source = self._checkpoint.expert(layer, expert, part)
-                yield from ((expert, job) for job in encoding(source, getattr(layout, part.value)))
 
     def _check_source(self) -> None:
         """Weights of two states of a model would make none. The next run, which sees other times, begins anew."""
@@ -239,15 +181,6 @@ class Conversion:
             calibration=self._calibration,
         )
         write_manifest(self._workspace, manifest)
-
-    def _dense_source_bytes(self) -> int:
-        return sum(self._checkpoint.dense(tensor).nbytes for tensor in dense_tensors(self.contents.config))
-
-    def _layer_source_bytes(self, layer: int) -> int:
-        return sum(self._expert_source_bytes(layer, expert) for expert in range(self.contents.config.num_experts))
-
-    def _expert_source_bytes(self, layer: int, expert: int) -> int:
-        return sum(self._checkpoint.expert(layer, expert, part).nbytes for part in Part)
 
 
 def model_name(source: Path) -> str:

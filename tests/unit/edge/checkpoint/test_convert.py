@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edge.checkpoint import convert as convert_module
 from edge.checkpoint import encode as encode_module
+from edge.checkpoint import rounding as rounding_module
 from edge.checkpoint.convert import Conversion, model_name
 from edge.checkpoint.layout import Format
 from edge.checkpoint.matrix import Matrix, aligned_zeros, dequantize, expert_matrices
@@ -135,7 +135,7 @@ def test_the_same_checkpoint_gives_the_same_bytes(source: Path) -> None:
 def test_the_number_of_threads_changes_no_byte(source: Path, bits: float, monkeypatch: pytest.MonkeyPatch) -> None:
     packs = []
     for threads in (1, 5):
-        monkeypatch.setattr(convert_module, "num_threads", lambda threads=threads: threads)
+        monkeypatch.setattr(rounding_module, "num_threads", lambda threads=threads: threads)
         packs.append(convert(source, source.parent / f"of-{threads}", bits=bits).path)
     assert contents(packs[0]) == contents(packs[1])
 
@@ -302,7 +302,7 @@ def test_a_full_disk_is_one_line_and_what_was_finished_stays(source: Path, monke
         if len(calls) == 3:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), file.name)
 
-    monkeypatch.setattr(convert_module, "sync_file", sync)
+    monkeypatch.setattr(rounding_module, "sync_file", sync)
     with pytest.raises(CheckpointError, match=r"writing .*out: .*001\.experts: No space left on device; .* run again"):
         convert(source, out)
     with Conversion(source, out) as conversion:
