@@ -19,10 +19,11 @@ class Recipe:
     balance_weight: float = 0.05
     mtp_weight: float = 0.2
     mtp_from: float = 0.02  # share of all tokens after which the MTP layer learns too
+    mtp_every: int = 3  # steps, of which one teaches it: a step with it takes a third longer
 
     def __post_init__(self) -> None:
         """Raises: ValueError naming every number that is out of its range."""
-        counts = ("tokens", "tokens_per_step", "warm_up_steps", "peak_rate", "clip")
+        counts = ("tokens", "tokens_per_step", "warm_up_steps", "mtp_every", "peak_rate", "clip")
         shares = ("prompt_share", "mtp_from")
         problems = [
             f"{name} is {getattr(self, name)}; must be above 0" for name in counts if not getattr(self, name) > 0
@@ -38,6 +39,10 @@ class Recipe:
         ]
         if problems:
             raise ValueError("recipe: " + "; ".join(problems))
+
+    def teaches_mtp(self, step: int, tokens_seen: int) -> bool:
+        """Whether the MTP layer learns in this step."""
+        return tokens_seen >= self.mtp_from * self.tokens and step % self.mtp_every == 0
 
     def rate(self, step: int, tokens_seen: int) -> float:
         """Warm-up, a plateau, then down in a straight line to nothing: the plateau can be made longer at any time."""

@@ -107,7 +107,7 @@ class Training:
         batch = step_batch(
             self.tokenizer, recipe.seed, self.step, tokens=recipe.tokens_per_step, prompt_share=recipe.prompt_share
         )
-        with_mtp = self.tokens_seen >= recipe.mtp_from * recipe.tokens
+        with_mtp = recipe.teaches_mtp(self.step, self.tokens_seen)
         losses = Losses()
         batch_loss(self.model, batch, recipe, losses, with_mtp=with_mtp).backward()  # type: ignore[no-untyped-call]
         length = self._optimizer.clip(recipe.clip)
