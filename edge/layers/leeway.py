@@ -4,7 +4,7 @@ Substitution is of the kind of Skliar et al. 2024 (arXiv:2412.00099): a missing 
 surest are taken all the same, and the weights are the router's own over what is used. Theirs give experts in RAM a
 bonus before the ranking; here only what has a small share of the token gives way, whatever stands in for it: that
 bounds the error by the share, where theirs also trades a large share for a slightly smaller one. On the demo model it
-loses about half as much for the same reads (edge/EXPERIMENTS.md).
+loses less for the same reads (edge/EXPERIMENTS.md).
 """
 
 from collections.abc import Callable, Sequence
