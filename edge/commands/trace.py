@@ -13,8 +13,8 @@ examples:
   flashgate-edge plan ~/packs/qwen --memory 12GB --trace chat.trace
 
 Prompts are JSON Lines: on each line {"messages": [{"role": "user", "content": "…"}]} or {"prompt": "…"}; other fields
-are passed over. The trace holds numbers of layers and experts, and nothing of the prompts or answers. It does not
-depend on --memory or speed, only on the prompts and the model.
+are passed over. The trace holds numbers of layers and experts and no text; but who has the model could tell something
+of the text from them. It does not depend on --memory or speed, only on the prompts and the model.
 """
 
 
