@@ -282,6 +282,19 @@ def test_a_missing_calibration_text_is_said_before_anything_is_measured(
     assert "missing.txt: No such file" in refusal(capsys, *arguments)
 
 
+def test_weights_that_rot_end_the_run_and_leave_nothing_measured(
+    capsys: pytest.CaptureFixture[str], pack: Path, questions: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(pack, tmp_path / "rotten")
+    file = tmp_path / "rotten" / "layers" / "000.experts"
+    content = bytearray(file.read_bytes())
+    content[:: len(content) // 500] = b"\xaa" * len(content[:: len(content) // 500])
+    file.write_bytes(content)
+    err = refusal(capsys, tmp_path / "rotten", "--questions", questions, "--work", tmp_path / "work")
+    assert "checksum" in err
+    assert [*(tmp_path / "work").glob("measured*")] == []
+
+
 def test_models_of_other_tokens_are_not_compared(
     capsys: pytest.CaptureFixture[str], pack: Path, questions: Path, tmp_path: Path
 ) -> None:
