@@ -86,7 +86,9 @@ def _answers(engine: Engine, pack: Pack, material: Material, advance: Advance) -
 
 def _own_experts(engine: Engine) -> float | None:
     deviation = engine.deviation
-    return None if deviation is None else engine.stats().routing.agreement(deviation.experts)
+    if deviation is None or deviation.substitute is None:
+        return None
+    return engine.stats().routing.agreement(deviation.experts)
 
 
 def _still_to_come(engine: Engine) -> int:

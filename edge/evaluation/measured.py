@@ -24,7 +24,7 @@ class Measured:
     is_calibrated: bool
     nbytes: int  # of its pack
     slots: int  # experts in RAM; 0 for a model without experts
-    own_experts: float | None  # share of the experts used that were the router's choice; None: all of them
+    own_experts: float | None  # share of the experts used that the router chose; None where nothing may stand in
     seconds: float
     answers: tuple[Answer, ...]  # one for each question
     scores: tuple[PassageScore, ...]  # one for each passage

@@ -34,7 +34,8 @@ def table(report: dict[str, Any], width: int) -> str:
     """Of what `flashgate-edge eval --json` prints; columns that do not fit beside each other follow below."""
     rows = report["rows"]
     notes = [line for note in _notes(report) for line in textwrap.wrap(note, max(width, NARROWEST))]
-    blocks = [*_blocks(rows, _columns(rows), width), *_blocks(rows, _task_columns(rows), width), notes]
+    different = [row for row in rows if not row["identical"]]
+    blocks = [*_blocks(rows, _columns(rows), width), *_blocks(different, _task_columns(different), width), notes]
     return "\n\n".join("\n".join(block) for block in blocks)
 
 
