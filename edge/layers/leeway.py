@@ -54,7 +54,7 @@ class Leeway:
     def _substituted(self, logits: NDArray[np.float32], routed: Choice, share: float, is_here: IsHere) -> Choice:
         experts, shares = routed.experts.copy(), routed.shares.copy()
         # What one token must have is read for it, and then there for the others, too.
-        coming = {expert for row, chosen in enumerate(experts) for expert in surest(logits[row], chosen)}
+        coming = {expert for row, chosen in enumerate(routed.experts) for expert in surest(logits[row], chosen)}
         spared = set[int]()
         for row, (chosen, weights) in enumerate(zip(routed.experts, routed.shares, strict=True)):
             small = chosen[weights < share].tolist()
@@ -64,13 +64,13 @@ class Leeway:
                 shares[row] = softmax(logits[row, experts[row]])
                 spared.update(taken)
             coming.update(experts[row].tolist())
-        return Choice(experts, shares, sorted(spared - coming))
+        return Choice(experts, shares, sorted(spared - coming)) if spared else routed
 
     def _count(self, logits: NDArray[np.float32], routed: NDArray[np.int32], used: NDArray[np.int32]) -> None:
         self.last = np.ones((len(used), 3))
         self.last[:, 1] = 0 if used is routed else (used[:, :, None] != routed[:, None, :]).all(2).sum(1)
         own = routed if self._experts == self._own_experts else kernels.route(logits, self._own_experts)[0]
-        if own is not used:
+        if used is not own:
             self.last[:, 2] = weight_kept(logits, own, used)
         self.total += counted(self.last.sum(0))
 
@@ -104,9 +104,9 @@ def substitutes(
     if not leaving:
         return {}
     leaving.sort(key=lambda expert: (logits[expert], expert))
-    others = np.delete(np.arange(len(logits)), chosen)
-    others = others[np.argsort(-logits[others], kind="stable")]
-    stand_ins = (expert for expert in others.tolist() if is_here(expert))
+    taken = set(chosen.tolist())
+    ranking: list[int] = np.argsort(-logits, kind="stable").tolist()
+    stand_ins = (expert for expert in ranking if expert not in taken and is_here(expert))
     return dict(zip(leaving, stand_ins, strict=False))
 
 
