@@ -8,11 +8,12 @@ side has its own answer: the more there are, the more of the experts are read an
 
 from dataclasses import dataclass, field
 
-TRIAL_PASSES = 16  # half of them with guesses
+TRIAL_PASSES = 32  # half of them with guesses
 # Between trials: first soon, for conditions change at first (a cache fills); then, while the answer stays the same,
 # twice as long each time, so that the worse kind costs less and less.
-FIRST_REST, LONGEST_REST = 48, 1536
+FIRST_REST, LONGEST_REST = 96, 3072
 MEMORY = 0.5  # what earlier trials count beside the present one, each again half
+LEAST_GAIN = 1.03  # a draw, as far as a trial can tell, is decided for fewer computations
 
 
 @dataclass(slots=True)
@@ -74,7 +75,7 @@ class CostGate:
             return
         (side.drafted if is_drafted else side.plain).add(tokens, seconds)
         if min(side.drafted.passes, side.plain.passes) >= TRIAL_PASSES // 2:
-            was_on, side.is_on = side.is_on, side.drafted.rate > side.plain.rate
+            was_on, side.is_on = side.is_on, side.drafted.rate > LEAST_GAIN * side.plain.rate
             side.rest = min(2 * side.rest, LONGEST_REST) if side.is_on == was_on else FIRST_REST
             side.resting = side.rest
 

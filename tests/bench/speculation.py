@@ -1,7 +1,7 @@
 """What drafting with the MTP layer gains: the same answers with and without, taking turns in one process.
 
     python tests/bench/speculation.py PACK [--slots N] [--depth D] [--tokens N] [--rounds N] [--threads N]
-                                      [--temperature T] [--prompt TEXT ...] [--right P]
+                                      [--temperature T] [--prompt TEXT ...] [--right P] [--auto]
 
 Each round generates every answer once without drafts and once with them, and checks that they are the same. Reported:
 the share of the drafts that were right, tokens per pass, what a pass with drafts takes by one without, and the
@@ -27,7 +27,7 @@ import numpy as np
 from edge.batch import Batch
 from edge.checkpoint.pack import Pack
 from edge.engine import Engine
-from edge.engine_options import EngineOptions
+from edge.engine_options import EngineOptions, Speculate
 from edge.events import GenerationStats
 from edge.prompt import ChatMessage, PromptEncoder
 from edge.sampler import SamplingParams
@@ -59,6 +59,11 @@ class Answers:
     @property
     def seconds(self) -> float:
         return sum(stats.decode_seconds for stats in self.stats)
+
+    @property
+    def read_bytes(self) -> int:
+        """Prompts and all."""
+        return sum(stats.expert_read_bytes for stats in self.stats)
 
     @property
     def decoded_tokens(self) -> int:
@@ -131,6 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--prompt", nargs="+", default=PROMPTS, metavar="TEXT")
+    parser.add_argument("--auto", action="store_true", help="let the cost gate decide, pass by pass")
     parser.add_argument("--right", type=float, metavar="P", help="drafts are right with this probability")
     args = parser.parse_args(argv)
     options = EngineOptions(
@@ -141,10 +147,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         expert_slots=args.slots,
         speculate="off",
     )
+    how: Speculate = "auto" if args.auto else "always"
     prompts = encoded(Pack.open(args.pack), args.prompt)
     with (
         closing(Engine.load(args.pack, options)) as plain,
-        closing(Engine.load(args.pack, replace(options, speculate="always", draft_tokens=args.depth))) as drafting,
+        closing(Engine.load(args.pack, replace(options, speculate=how, draft_tokens=args.depth))) as drafting,
     ):
         if drafting.config.num_mtp_layers == 0:
             sys.exit(f"{args.pack} has no MTP layer")
@@ -198,6 +205,9 @@ def report(rounds: list[Round]) -> None:
     print(f"a pass takes         {spread([r.tokens_per_pass / r.speed_up for r in rounds])} times as long")
     print(f"speed-up             {spread([r.speed_up for r in rounds])}")
     print(f"of processor time    {spread([r.cpu_speed_up for r in rounds])}")
+    if all(r.plain.read_bytes for r in rounds):
+        shares = [r.drafted.read_bytes / r.plain.read_bytes for r in rounds]
+        print(f"read from disk       {spread(shares)} times as much")
 
 
 if __name__ == "__main__":

@@ -41,6 +41,12 @@ def test_the_better_kind_then_has_the_field(cost: Cost, is_on: bool) -> None:
     assert list(islice(kinds, FIRST_REST)) == [is_on] * FIRST_REST
 
 
+def test_a_draw_goes_to_fewer_computations() -> None:
+    kinds = passes(CostGate(), lambda is_drafted: (2, 1.98) if is_drafted else (1, 1.0))
+    list(islice(kinds, TRIAL_PASSES))
+    assert not any(islice(kinds, FIRST_REST))
+
+
 def test_trials_become_rare_but_never_end() -> None:
     kinds = list(islice(passes(CostGate(), losing), 20 * LONGEST_REST))
     tried = [number for number, is_drafted in enumerate(kinds) if is_drafted]
