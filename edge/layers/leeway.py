@@ -29,7 +29,7 @@ class Choice:
 
     experts: NDArray[np.int32]
     shares: NDArray[np.float32]
-    spared: Sequence[int] = ()  # the router's choice of some token, that no token goes to: neither read nor used
+    spared: tuple[int, ...] = ()  # the router's choice of some token, that no token goes to: neither read nor used
 
 
 class Leeway:
@@ -64,7 +64,7 @@ class Leeway:
                 shares[row] = softmax(logits[row, experts[row]])
                 spared.update(taken)
             coming.update(experts[row].tolist())
-        return Choice(experts, shares, sorted(spared - coming)) if spared else routed
+        return Choice(experts, shares, tuple(sorted(spared - coming))) if spared else routed
 
     def _count(self, logits: NDArray[np.float32], routed: NDArray[np.int32], used: NDArray[np.int32]) -> None:
         self.last = np.ones((len(used), 3))

@@ -69,7 +69,7 @@ def test_weights_are_the_routers_own_over_what_is_used() -> None:
     choice = leeway.choose(stacked([4, 3, 2, 1]), {0, 3}.__contains__)
     assert choice.experts.tolist() == [[0, 3]]
     assert choice.shares == pytest.approx(np.array([[0.8, 0.2]]))
-    assert choice.spared == [1]
+    assert choice.spared == (1,)
     assert leeway.last.tolist() == [[1, 1, pytest.approx(5 / 7)]]
     assert leeway.total.substituted == leeway.total.routings == 1
     assert leeway.total.weight_kept == pytest.approx(5 / 7)
@@ -80,7 +80,7 @@ def test_what_is_read_for_one_token_is_there_for_the_others() -> None:
     leeway = Leeway(Deviation(2, 2, 0.5))
     choice = leeway.choose(stacked([4, 3, 2, 1], [3, 4, 2, 1]), {0, 3}.__contains__)
     assert choice.experts.tolist() == [[0, 1], [0, 1]]
-    assert choice.spared == []
+    assert choice.spared == ()
     assert leeway.total == RoutingCounts(2, 0, 2.0)
 
 
@@ -89,7 +89,7 @@ def test_what_another_token_takes_after_all_is_not_spared() -> None:
     leeway = Leeway(Deviation(2, 2, 0.4))
     choice = leeway.choose(stacked([10, 4, 3, 1], [10, 8, 3, 1]), {0, 2}.__contains__)
     assert choice.experts.tolist() == [[0, 2], [0, 1]]
-    assert choice.spared == []
+    assert choice.spared == ()
 
 
 def test_a_prompt_substitutes_nothing() -> None:
