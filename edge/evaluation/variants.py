@@ -58,8 +58,8 @@ class Choices:
             precision(bits)
         for number in self.experts_per_token:
             check_deviation(number, None)
-        for ratio in self.substitutes:
-            check_deviation(None, ratio)
+        for share in self.substitutes:
+            check_deviation(None, share)
         for slots in self.slots:
             if slots < 1:
                 raise EvaluationError(f"slots is {slots}: it must be at least 1")
@@ -101,8 +101,8 @@ def _rows(choices: Choices) -> Iterator[Variant]:
         if choices.speculates:
             yield replace(base, speculates=True)
         # With every expert in RAM none is missing: what substitution costs is a matter of the cache's size.
-        for ratio, slots in product(choices.substitutes, choices.slots or (None,)):
-            yield replace(base, substitute=ratio, slots=slots)
+        for share, slots in product(choices.substitutes, choices.slots or (None,)):
+            yield replace(base, substitute=share, slots=slots)
 
 
 def _weights(choices: Choices) -> Iterator[Weights]:
