@@ -213,10 +213,12 @@ def test_a_manifest_that_does_not_fit_is_refused(source: Path, change: dict[str,
         Pack.open(pack.path)
 
 
-def test_random_checkpoints_have_one_if_asked(tmp_path: Path) -> None:
+def test_random_checkpoints_have_one_if_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["random", str(tmp_path / "source"), "--mtp"]) == 0
     assert main(["convert", str(tmp_path / "source"), str(tmp_path / "pack")]) == 0
     assert Pack.open(tmp_path / "pack").config.num_mtp_layers == 1
+    assert main(["info", str(tmp_path / "pack")]) == 0
+    assert "4: 1 full, 3 linear; an MTP layer, to draft with" in capsys.readouterr().out
     config = json.loads((tmp_path / "source" / "config.json").read_text())
     assert config["mtp_num_hidden_layers"] == 1
 
