@@ -75,13 +75,13 @@ def rows(info: dict[str, Any]) -> list[tuple[str, str]]:
     shared = f", {config['shared_expert_size']} shared" if config["shared_expert_size"] else ""
     experts = f"{config['num_experts']}, {config['top_k']} per token, size {config['expert_size']}{shared}"
     blocks = f"{format_bytes(info['expert_bytes'])}, {format_bytes(info['expert_block_bytes'])} each"
-    mtp = "; an MTP layer, to draft with" if config["num_mtp_layers"] else ""
+    layers = f"{len(kinds)}: {kinds.count('full_attention')} full, {kinds.count('linear_attention')} linear"
     skipped = [f"{kind}: {counts['tensors']} tensors" for kind, counts in info["skipped"].items()]
     return [
         ("model", info["name"]),
         ("family", config["family"]),
         ("parameters", f"{_count(info['parameters_total'])}, active {_count(info['parameters_active'])}"),
-        ("layers", f"{len(kinds)}: {kinds.count('full_attention')} full, {kinds.count('linear_attention')} linear{mtp}"),
+        ("layers", f"{layers}; an MTP layer, to draft with" if config["num_mtp_layers"] else layers),
         ("hidden, vocabulary", f"{config['hidden_size']}, {config['vocab_size']}"),
         ("experts per layer", experts if config["num_experts"] else f"none, one MLP of size {config['mlp_size']}"),
         ("bits", f"{info['bits']:g}{sensitive}{group}"),
