@@ -72,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
         chunk_tokens=args.chunk,
         experts_per_token=args.experts_per_token,
         substitute=args.substitute,
+        speculate="off",  # nothing is generated
     )
     engine = Engine.load(args.model, options)
     try:
