@@ -59,8 +59,8 @@ def prefetch_recall(trace: Trace, subtitle: str) -> Chart:
         lines.append(Line(f"of those missing with {percent}% in RAM", _percent(depths, shares)))
     return Chart(
         title="Prefetch: experts guessed one layer ahead",
-        subtitle=f"{subtitle}; a token needs {needed} of each layer",
-        x_label="experts guessed per layer",
+        subtitle=subtitle,
+        x_label=f"experts guessed per layer (a token needs {needed})",
         y_label="named by the guess (%)",
         x_most=depths[-1],
         y_most=100,

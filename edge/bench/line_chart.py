@@ -7,6 +7,7 @@ from xml.sax.saxutils import escape
 
 WIDTH, HEIGHT = 760, 460
 LEFT, RIGHT, TOP, BOTTOM = 70, 24, 56, 58  # margins of the plot
+SUBTITLE_CHARACTERS = 105  # that fit the width in any common font
 LEGEND_ROW, LEGEND_GAP = 22, 12
 # Light and dark ink of each line, all of a contrast above 3 on their page (WCAG 2.2, 1.4.11), told apart by the colour
 # blind (after Paul Tol's "bright" scheme) and, by dashes and marks, without any colour.
@@ -58,7 +59,7 @@ class Chart:
                 f"<style>{_style(len(self.lines))}</style>",
                 f'<rect class="page" width="{WIDTH}" height="{height}" rx="8"/>',
                 _text(LEFT, 26, self.title, size=17),
-                _text(LEFT, 44, self.subtitle, kind="faint", size=12.5),
+                _text(LEFT, 44, _clipped(self.subtitle), kind="faint", size=12.5),
                 *self._axes(),
                 *(part for number, line in enumerate(self.lines) for part in self._line(number, line)),
                 *(part for number, line in enumerate(self.lines) for part in _legend(number, line.name)),
@@ -138,6 +139,10 @@ def _legend(number: int, name: str) -> Iterator[str]:
     yield f'<line class="line{number}" stroke-width="2.5"{dash} x1="{x}" y1="{y}" x2="{x + 34}" y2="{y}"/>'
     yield _mark(number, x + 17, y)
     yield _text(x + 42, y + 5, name)
+
+
+def _clipped(text: str) -> str:
+    return text if len(text) <= SUBTITLE_CHARACTERS else text[: SUBTITLE_CHARACTERS - 1] + "…"
 
 
 def _text(
