@@ -29,6 +29,10 @@ from edge.profiling import UNTIMED, Watch
 
 log = structlog.get_logger()
 
+# With fewer of the experts in RAM than this, they stream, and each row of a pass reads its own: for 1.78 tokens a pass
+# 1.25 times the bytes per token (edge/EXPERIMENTS.md). What the MTP layer takes is then better spent on more of them.
+DRAFTING_SHARE = 0.5
+
 Progress = Callable[[int, int], None]
 
 
@@ -112,9 +116,11 @@ def _affordable(pack: Pack, options: EngineOptions) -> tuple[Pack, MemoryPlan]:
         pack = pack.without_mtp()
     if options.speculate == "auto" and pack.config.num_mtp_layers:
         with suppress(BudgetError):
-            return pack, planned(pack, options)
+            plan = planned(pack, options)
+            if plan.streamed_layers or plan.num_slots >= DRAFTING_SHARE * pack.config.total_experts:
+                return pack, plan
         pack = pack.without_mtp()
-        log.warning("no_memory_for_drafting", memory_bytes=options.memory_bytes)
+        log.info("no_memory_for_drafting", memory_bytes=options.memory_bytes)
     return pack, planned(pack, options)
 
 

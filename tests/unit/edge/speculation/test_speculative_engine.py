@@ -12,13 +12,14 @@ from edge.checkpoint.pack import Pack
 from edge.checkpoint.random_model import SMALL, write_random_checkpoint
 from edge.cli import main
 from edge.engine import Engine
-from edge.engine_options import EngineOptions
+from edge.engine_options import EngineOptions, Speculate
 from edge.engine_parts import planned
 from edge.errors import BudgetError, RequestError
 from edge.prefix.snapshot import snapshot_bytes
 from edge.sampler import SamplingParams
 from edge.server.node_options import NodeOptions
 from edge.state import SequenceState, fixed_bytes, kv_token_bytes
+from tests.property.test_shared_passes import streaming
 
 CONFIG = replace(SMALL, num_mtp_layers=1)
 OPTIONS = EngineOptions(2_000_000_000, 128, max_sequences=2)
@@ -122,6 +123,27 @@ def test_the_layer_gives_way_to_a_tight_budget_unless_it_must_be_there(pack_path
     engine.close()
     with pytest.raises(BudgetError, match="needs at least"):
         Engine.load(pack_path, replace(tight, speculate="always"))
+
+
+@pytest.mark.parametrize(
+    ("speculate", "slots", "num_mtp_layers"),
+    [("auto", 100, 0), ("auto", 200, 1), ("always", 100, 1)],  # of 320 experts
+)
+def test_where_most_experts_stream_they_get_the_memory_of_the_layer(
+    pack_path: Path, speculate: Speculate, slots: int, num_mtp_layers: int
+) -> None:
+    engine = Engine.load(pack_path, replace(OPTIONS, expert_slots=slots, speculate=speculate))
+    assert engine.config.num_mtp_layers == num_mtp_layers
+    engine.close()
+
+
+def test_where_dense_layers_stream_a_pass_of_two_tokens_reads_them_once(
+    pack_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.engine_parts.planned", lambda *given: streaming(planned(*given)))
+    engine = Engine.load(pack_path, replace(OPTIONS, expert_slots=100))
+    assert engine.config.num_mtp_layers == 1
+    engine.close()
 
 
 def least_memory(path: Path, options: EngineOptions) -> int:
