@@ -13,8 +13,8 @@ def add_speculation_options(parser: argparse.ArgumentParser) -> None:
         "--speculate",
         choices=("auto", "always", "off"),
         default="auto",
-        help="guess tokens and check them together: while it is measured to pay, if at least half of the experts are in "
-        "RAM, so that the layer's memory is not better spent on them; always; or never (default: auto)",
+        help="guess tokens and check them together: while it is measured to pay, if at least half of the experts are "
+        "in RAM, so that the layer's memory is not better spent on them; always; or never (default: auto)",
     )
     group.add_argument(
         "--draft-tokens", type=int, default=1, metavar="N", help="guessed at a time, each a worse guess (default: 1)"
