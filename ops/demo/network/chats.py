@@ -43,6 +43,9 @@ class Chats:
             offset += rectangle.numel()
         return cls(starts, positions, tuple(rectangles), back)
 
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
     def cut(self, x: torch.Tensor) -> Iterator[torch.Tensor]:
         """[b, t, ...] for each rectangle from [N, ...]."""
         for rectangle in self.rectangles:

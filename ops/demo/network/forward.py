@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from ops.demo.network.attention import attention
 from ops.demo.network.chats import Chats
 from ops.demo.network.experts import balance_loss, grouped_experts
 from ops.demo.network.recurrence import Heads, convolve, recurrence
@@ -77,21 +77,11 @@ def _attention(module: "hf.Qwen3_5MoeAttention", x: torch.Tensor, sequences: Seq
     weight = torch.cat((module.q_proj.weight, module.k_proj.weight, module.v_proj.weight))
     query, key, value = functional.linear(x, weight).split_with_sizes((queried, keyed, keyed), dim=-1)
     query, gate = query.reshape(len(x), -1, 2 * module.head_dim).chunk(2, dim=-1)
-    query = _rotate(rms_norm(query, module.q_norm), sequences).to(value.dtype)
-    key = _rotate(rms_norm(key.reshape(len(x), -1, module.head_dim), module.k_norm), sequences).to(value.dtype)
-    value = value.reshape(len(x), -1, module.head_dim)
-    chats = sequences.chats
-    out = chats.join(_attend(*part) for part in zip(chats.cut(query), chats.cut(key), chats.cut(value), strict=True))
+    query = _rotate(rms_norm(query, module.q_norm), sequences)
+    key = _rotate(rms_norm(key.reshape(len(x), -1, module.head_dim), module.k_norm), sequences)
+    with torch.autocast("cpu", enabled=False):
+        out = attention(query, key, value.float().reshape(len(x), -1, module.head_dim), sequences.chats)
     return functional.linear(out.flatten(1) * gate.flatten(1).sigmoid(), module.o_proj.weight)
-
-
-def _attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """[b, t, heads, D] of one rectangle. By plain products: the way back of torch's fused kernel is slow on a CPU."""
-    with sdpa_kernel(SDPBackend.MATH):
-        out = functional.scaled_dot_product_attention(
-            query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), is_causal=True, enable_gqa=True
-        )
-    return out.transpose(1, 2)
 
 
 def _rotate(x: torch.Tensor, sequences: Sequences) -> torch.Tensor:

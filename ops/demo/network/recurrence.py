@@ -8,7 +8,7 @@ import torch
 
 from ops.demo.network import delta_rule as in_torch
 from ops.demo.network.chats import Chats
-from ops.demo.network.native import library
+from ops.demo.network.native import addresses, counts, library
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +84,10 @@ class _DeltaRule(torch.autograd.Function):
     ) -> torch.Tensor:
         mixed, decay, beta = mixed.contiguous(), decay.contiguous(), beta.contiguous()
         out = mixed.new_empty(len(mixed), heads.num_values, heads.value_dim)
-        chunks = len(mixed) // in_torch.CHUNK + len(chats.starts)
+        chunks = len(mixed) // in_torch.CHUNK + len(chats) + 1
         states = mixed.new_empty(chunks, heads.num_values, heads.key_dim, heads.value_dim)
-        ctx.sizes = (*_rows(chats), ctypes.c_int64(heads.num_keys), ctypes.c_int64(heads.num_values))
-        native.delta_rule_forward(*_pointers(mixed, decay, beta, out, states), *ctx.sizes, torch.get_num_threads())
+        ctx.sizes = (*addresses(chats.starts), *counts(len(chats), heads.num_keys, heads.num_values))
+        native.delta_rule_forward(*addresses(mixed, decay, beta, out, states), *ctx.sizes, torch.get_num_threads())
         ctx.save_for_backward(mixed, decay, beta, states)
         ctx.chats, ctx.native = chats, native
         return out
@@ -97,7 +97,7 @@ class _DeltaRule(torch.autograd.Function):
         saved = ctx.saved_tensors
         of_inputs = tuple(torch.empty_like(tensor) for tensor in saved[:3])
         of_out = gradients[0].contiguous()
-        pointers = _pointers(*saved, of_out, *of_inputs)
+        pointers = addresses(*saved, of_out, *of_inputs)
         ctx.native.delta_rule_backward(*pointers, *ctx.sizes, torch.get_num_threads())
         return (*of_inputs, None, None, None)
 
@@ -107,8 +107,8 @@ class _Convolution(torch.autograd.Function):
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, chats: Chats, native: ctypes.CDLL) -> torch.Tensor:
         x, weight = x.contiguous(), weight.contiguous()
         out = torch.empty_like(x)
-        ctx.sizes = (*_rows(chats), ctypes.c_int64(x.shape[1]))
-        native.convolve_forward(*_pointers(x, weight, out), *ctx.sizes, torch.get_num_threads())
+        ctx.sizes = (*addresses(chats.starts), *counts(len(chats), x.shape[1]))
+        native.convolve_forward(*addresses(x, weight, out), *ctx.sizes, torch.get_num_threads())
         ctx.save_for_backward(x, weight)
         ctx.chats, ctx.native = chats, native
         return out
@@ -116,16 +116,8 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        of_x, of_weight = torch.empty_like(x), weight.new_empty(len(ctx.chats.starts) - 1, *weight.shape)
+        of_x, of_weight = torch.empty_like(x), weight.new_empty(len(ctx.chats), *weight.shape)
         of_out = gradients[0].contiguous()
-        pointers = _pointers(x, weight, of_out, of_x, of_weight)
+        pointers = addresses(x, weight, of_out, of_x, of_weight)
         ctx.native.convolve_backward(*pointers, *ctx.sizes, torch.get_num_threads())
         return of_x, of_weight.sum(0), None, None
-
-
-def _pointers(*tensors: torch.Tensor) -> list[ctypes.c_void_p]:
-    return [ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors]
-
-
-def _rows(chats: Chats) -> tuple[ctypes.c_void_p, ctypes.c_int64]:
-    return ctypes.c_void_p(chats.starts.data_ptr()), ctypes.c_int64(len(chats.starts) - 1)

@@ -1,4 +1,4 @@
-"""C++ for the recurrences of training, built at first use. They are an aid: without a compiler torch does the same."""
+"""C++ for what runs along the tokens of a chat, built at first use. An aid: without a compiler torch does the same."""
 
 import ctypes
 import hashlib
@@ -8,6 +8,10 @@ import subprocess
 import tempfile
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-ffast-math", "-fopenmp", "-fPIC", "-shared")
 ENVIRONMENT = "FLASHGATE_DEMO_NATIVE"  # 0: do without
@@ -22,6 +26,16 @@ def library(name: str, **constants: int) -> ctypes.CDLL | None:
     if compiler is None or os.environ.get(ENVIRONMENT) == "0":
         return None
     return _loaded(compiler, name, tuple(f"-D{key.upper()}={value}" for key, value in sorted(constants.items())))
+
+
+def addresses(*tensors: "torch.Tensor") -> list[ctypes.c_void_p]:
+    """Where the numbers of contiguous tensors stand."""
+    return [ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors]
+
+
+def counts(*numbers: int) -> list[ctypes.c_int64]:
+    """As the functions take them."""
+    return [ctypes.c_int64(number) for number in numbers]
 
 
 @cache
