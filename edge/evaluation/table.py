@@ -8,7 +8,6 @@ from typing import Any
 
 from edge.budget import format_bytes
 
-GAP = "  "
 NARROWEST = 20  # that sentences are broken for
 NOTHING = "–"
 
@@ -35,14 +34,15 @@ def table(report: dict[str, Any], width: int) -> str:
     rows = report["rows"]
     notes = [line for note in _notes(report) for line in textwrap.wrap(note, max(width, NARROWEST))]
     different = [row for row in rows if not row["identical"]]
-    blocks = [*_blocks(rows, _columns(rows), width), *_blocks(different, _task_columns(different), width), notes]
+    by_task = _blocks(different, _task_columns(different), width, heading="right, by task", gap=" ")
+    blocks = [*_blocks(rows, _columns(rows), width), *by_task, notes]
     return "\n\n".join("\n".join(block) for block in blocks)
 
 
 def _columns(rows: Sequence[Row]) -> list[Column]:
     every = (
         Column("", "size", lambda row: format_bytes(row["nbytes"])),
-        Column("right", "(95% interval)", lambda row: _interval(row["accuracy"])),
+        Column("right", "95% interval", lambda row: _interval(row["accuracy"])),
         Column("JSON", "valid", lambda row: _percent(row["json"])),
         Column("same", "answers", lambda row: _percent(row["same_answers"])),
         Column("own", "experts", lambda row: None if row["own_experts"] is None else f"{row['own_experts']:.1%}"),
@@ -54,26 +54,33 @@ def _columns(rows: Sequence[Row]) -> list[Column]:
 
 
 def _task_columns(rows: Sequence[Row]) -> list[Column]:
-    return [Column("right:", task, partial(_task_cell, task)) for task in rows[0]["tasks"]]
+    return [Column("", task, partial(_task_cell, task)) for task in rows[0]["tasks"]]
 
 
 def _task_cell(task: str, row: Row) -> str | None:
-    return _percent(row["tasks"][task])
+    share = row["tasks"][task]["share"]
+    return f"{share:.0%}"
 
 
-def _blocks(rows: Sequence[Row], columns: Sequence[Column], width: int) -> Iterator[list[str]]:
-    labels = ["", "", *(row["label"] for row in rows)]
+def _blocks(
+    rows: Sequence[Row], columns: Sequence[Column], width: int, *, heading: str = "", gap: str = "  "
+) -> Iterator[list[str]]:
+    labels = ["", heading, *(row["label"] for row in rows)]
     label_width = max(map(len, labels))
     labels = [f"{label:{label_width}}" for label in labels]
     block = labels
     for column in columns:
-        wider = [line + GAP + cell for line, cell in zip(block, column.lines(rows), strict=True)]
+        wider = [line + gap + cell for line, cell in zip(block, column.lines(rows), strict=True)]
         if len(wider[0]) > width and block is not labels:
-            yield block
-            wider = [line + GAP + cell for line, cell in zip(labels, column.lines(rows), strict=True)]
+            yield _without_empty(block)
+            wider = [line + gap + cell for line, cell in zip(labels, column.lines(rows), strict=True)]
         block = wider
     if block is not labels:
-        yield block
+        yield _without_empty(block)
+
+
+def _without_empty(lines: Sequence[str]) -> list[str]:
+    return [line.rstrip() for line in lines if line.strip()]
 
 
 def _notes(report: dict[str, Any]) -> Iterator[str]:
@@ -89,7 +96,7 @@ def _notes(report: dict[str, Any]) -> Iterator[str]:
 
 
 def _interval(share: dict[str, Any] | None) -> str | None:
-    return None if share is None else f"{share['share']:.1%} ({100 * share['low']:.1f}–{100 * share['high']:.1f})"
+    return None if share is None else f"{share['share']:.1%} {100 * share['low']:.1f}–{100 * share['high']:.1f}"
 
 
 def _percent(share: dict[str, Any] | None) -> str | None:

@@ -48,6 +48,14 @@ def test_no_line_is_wider_than_the_terminal(width: int) -> None:
         assert word in text
 
 
+def test_the_usual_rows_fit_into_100_columns_without_a_break() -> None:
+    lines = table(
+        report(row("16 bits", own_experts=None), row("3.4 bits calibrated", own_experts=None)), 100
+    ).splitlines()
+    assert [index for index, line in enumerate(lines) if not line] == [4, 8]
+    assert lines[5].split()[:3] == ["right,", "by", "task"]
+
+
 def test_a_narrow_terminal_still_gets_every_column() -> None:
     assert table(report(row("16 bits")), 10).count("16 bits  ") == 8 + len(TASKS)
 
@@ -56,8 +64,8 @@ def test_figures_stand_in_their_columns() -> None:
     lines = table(report(row("16 bits", kl=None), row("2 bits", kl={"mean": 2e-5, "error": None})), 250).splitlines()
     assert lines[1].split() == [
         "size",
-        "(95%",
-        "interval)",
+        "95%",
+        "interval",
         "valid",
         "answers",
         "experts",
