@@ -13,7 +13,7 @@ from ops.demo.tasks import mixture
 from ops.demo.tasks.draw import Side
 
 SEED = "calibration"
-NUM_CHATS = 320
+NUM_CHATS = 450
 
 
 def lines() -> list[str]:
