@@ -190,6 +190,11 @@ def test_an_expert_that_nobody_chose_costs_nothing_and_changes_nothing() -> None
     torch.testing.assert_close(grouped_experts(x, chosen, weights, gate_up, down), expected)
 
 
+def test_compiled_code_leaves_small_numbers_as_they_are() -> None:
+    convolve(torch.ones(3, 4), torch.ones(4, 4), Chats.of((3,)))
+    assert np.float32(1e-30) * np.float32(1e-10) > 0
+
+
 def test_balance_is_one_where_all_experts_are_used_alike() -> None:
     even = torch.full((6, 3), 1 / 3)
     assert balance_loss(even, torch.tensor([[0], [1], [2]] * 2)).item() == pytest.approx(1)

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-FLAGS = ("-std=c++17", "-O3", "-march=native", "-ffast-math", "-fopenmp", "-fPIC", "-shared")
+COMPILE = ("-std=c++17", "-O3", "-march=native", "-ffast-math", "-fopenmp", "-fPIC", "-c")
+# Apart from compiling, for with -ffast-math gcc links code that makes the whole process treat small numbers as zero.
+LINK = ("-fopenmp", "-shared")
 ENVIRONMENT = "FLASHGATE_DEMO_NATIVE"  # 0: do without
 
 
@@ -46,18 +48,22 @@ def _loaded(compiler: str, name: str, defines: tuple[str, ...]) -> ctypes.CDLL:
 def _built(compiler: str, source: Path, defines: tuple[str, ...]) -> Path:
     """Kept in the user's cache, by what it was made from: the processor too, for which alone it is good."""
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flashgate-demo"
-    made_from = (source.read_bytes(), _processor(), repr((compiler, FLAGS, defines)).encode())
+    made_from = (source.read_bytes(), _processor(), repr((compiler, COMPILE, LINK, defines)).encode())
     path = base / f"{source.stem}-{hashlib.sha256(b'|'.join(made_from)).hexdigest()[:16]}.so"
     if not path.exists():
         base.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=base) as scratch:
-            built = Path(scratch, path.name)
-            command = [compiler, *FLAGS, *defines, str(source), "-o", str(built)]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode != 0:
-                raise OSError(f"{' '.join(command)} failed; {ENVIRONMENT}=0 does without it:\n{done.stderr}")
+            compiled, built = Path(scratch, "compiled.o"), Path(scratch, path.name)
+            _run(compiler, *COMPILE, *defines, str(source), "-o", str(compiled))
+            _run(compiler, *LINK, str(compiled), "-o", str(built))
             built.replace(path)
     return path
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise OSError(f"{' '.join(command)} failed; {ENVIRONMENT}=0 does without it:\n{done.stderr}")
 
 
 def _processor() -> bytes:
