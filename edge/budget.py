@@ -12,7 +12,7 @@ from edge.config import ModelConfig
 from edge.dense_sizes import RING_SLOTS, DenseSizes
 from edge.errors import BudgetError
 from edge.prefix.snapshot import snapshot_bytes
-from edge.state import FLOAT32_BYTES, conv_channels, delta_bytes, fixed_bytes, kv_token_bytes
+from edge.state import FLOAT32_BYTES, MOST_BEHIND, conv_channels, delta_bytes, fixed_bytes, kv_token_bytes
 
 PAGE_BYTES = 4096
 MIN_CHUNK_TOKENS = 16
@@ -329,7 +329,8 @@ def scratch_bytes(config: ModelConfig, chunk_tokens: int, num_sequences: int, dr
     mlp = 6 * width + routing + 4 * max(config.expert_size, config.shared_expert_size)
     decoding = decoded * config.top_k * (2 * width + 3 * config.expert_size)
     logits = max(LOGITS_BLOCK_BYTES // FLOAT32_BYTES, (decoded + DRAWING_ROWS) * config.vocab_size)
-    return FLOAT32_BYTES * (min(rows, BLOCK_ROWS) * blocks + rows * mlp + decoding + logits)
+    behind = num_sequences * MOST_BEHIND * width if draft_tokens else 0
+    return FLOAT32_BYTES * (min(rows, BLOCK_ROWS) * blocks + rows * mlp + decoding + logits + behind)
 
 
 def logits_block_tokens(config: ModelConfig) -> int:

@@ -114,6 +114,9 @@ class RequestLoop:
             outcomes = self._draw_all(batch, [(index, sequence) for index, sequence in kept if sequence.is_computed])
             if self._speculation:
                 self._speculation.follow(batch)
+                for outcome in outcomes:
+                    if outcome.sequence.stats.finish_reason and outcome.sequence.visit.may_keep:
+                        self._speculation.catch_up(outcome.sequence.state)
         except StorageError as error:  # of weights that every sequence needs
             return self._fail_all(running, error)
         for index, sequence in kept:

@@ -39,6 +39,17 @@ class LastHidden:
     vector: NDArray[np.float32]
 
 
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """Neighbouring tokens that the MTP layer has not seen yet, and for each the hidden state before it, f32[n, H]."""
+
+    at: int  # position of the first of the hidden states
+    ids: list[int]
+    hidden: NDArray[np.float32]
+
+
+MOST_BEHIND = 32  # tokens of a sequence that may wait to be shown to the MTP layer together: alone each costs as much
+
 LayerState = KVCache | DeltaState | LastHidden
 
 
@@ -58,6 +69,7 @@ class SequenceState:
         if config.num_mtp_layers:
             self.layers.append(LastHidden(np.zeros(config.hidden_size, np.float32)))
         linear = [index for index, layer in enumerate(self.layers) if isinstance(layer, DeltaState)]
+        self.behind: list[Behind] = []
         self.spares = tuple({index: _new_delta(config) for index in linear} for _ in range(num_spares))
 
     def _new_layer(self, config: ModelConfig, kind: str) -> LayerState:
@@ -104,6 +116,7 @@ class SequenceState:
     def reset(self) -> None:
         """Begin a new sequence in the same memory."""
         self.length = 0
+        self.behind.clear()
         for layer in self.layers:
             if isinstance(layer, DeltaState):
                 layer.conv.fill(0)
@@ -112,6 +125,7 @@ class SequenceState:
     def release(self) -> None:
         """Hand the pages of the KV caches back: other sequences may need as much before this place is used again."""
         self.length = 0
+        self.behind.clear()
         for pages in self._pages:
             pages.madvise(mmap.MADV_DONTNEED)
 

@@ -157,6 +157,11 @@ class Visit:
         self._last_point = state.length
         self._open: dict[Address, Capture] = {}
 
+    @property
+    def may_keep(self) -> bool:
+        """Whether anything of this request can live on in the store."""
+        return bool(self._scope)
+
     def captures(self, end: int) -> list[Capture]:
         """The copies to be made by the next pass, which moves the state on to `end` tokens."""
         while self._points and self._points[0] <= end:

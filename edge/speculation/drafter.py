@@ -8,12 +8,12 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from edge.batch import Batch, Block, Segment
+from edge.batch import Batch, Piece, Segment
 from edge.config import ModelConfig
 from edge.errors import StorageError
 from edge.layers.mtp import MtpLayer
 from edge.model import Model
-from edge.state import SequenceState
+from edge.state import MOST_BEHIND, Behind, SequenceState
 
 log = structlog.get_logger()
 
@@ -36,6 +36,9 @@ class Drafter(Protocol):
         Raises StorageError for weights that every sequence needs.
         """
 
+    def catch_up(self, states: Sequence[SequenceState]) -> None:
+        """Have all in these states that a snapshot of them should hold. Raises StorageError as `follow`."""
+
     def draft(self, requests: Sequence[DraftRequest]) -> list[list[int]]:
         """For each its guesses: fewer than asked for, or none, where something cannot be read. States stay."""
 
@@ -43,8 +46,9 @@ class Drafter(Protocol):
 class MtpDrafter:
     """Guesses greedily: of all single guesses the likeliest token is the likeliest to be right, however it is drawn.
 
-    Between passes the layer's cache has a row for each token but the last; that one waits for its successor as the
-    state's last hidden. Guessing writes rows behind these, which `follow` writes anew.
+    The layer's cache has a row for each token but the last, which waits for its successor as the state's last hidden,
+    and but for some that wait to be shown to the layer together: until they are many, or it is asked for a guess.
+    Guessing writes rows behind all these, which are written anew when they are known.
     """
 
     def __init__(self, config: ModelConfig, model: Model, layer: MtpLayer) -> None:
@@ -55,27 +59,27 @@ class MtpDrafter:
     def follow(self, batch: Batch) -> None:
         """See Drafter. Costs a join and two projections per token, no experts."""
         for block in batch.blocks:
-            self._follow_block(batch, block)
+            ids, hidden = batch.ids[block.rows], self._model.normalise(batch.x[block.rows])
+            due = []
+            for piece in block.pieces:
+                if piece.start < piece.state.length:  # else it was a wrong guess
+                    note(piece, ids[piece.rows].tolist(), hidden[piece.rows])
+                    if piece.capture or sum(len(each.ids) for each in piece.state.behind) >= MOST_BEHIND:
+                        due.append(piece.state)
+            self.catch_up(due)
 
-    def _follow_block(self, batch: Batch, block: Block) -> None:
-        ids, hidden = batch.ids[block.rows], self._model.normalise(batch.x[block.rows])
-        segments, before = [], []
-        for piece in block.pieces:
-            if piece.start >= piece.state.length:
-                continue  # a wrong guess
-            last = piece.state.last_hidden()
-            states = np.concatenate([last[None], hidden[piece.rows]])
-            first = int(piece.start == 0)  # before the first token there is nothing
-            segments.append(Segment(ids[piece.rows][first:].tolist(), piece.state, at=max(0, piece.start - 1)))
-            before.append(states[first:-1])  # each token meets the hidden state of the one before it
-            last[...] = states[-1]
-            if piece.capture:
-                piece.capture.take(len(piece.state.layers) - 1)
-        tokens = [token for segment in segments for token in segment.ids]
-        if tokens:
-            rows = Batch(self._config, segments, self._layer.join(self._model.embed(tokens), np.concatenate(before)))
-            for part in rows.blocks:
-                self._layer.remember(rows.x[part.rows], part)
+    def catch_up(self, states: Sequence[SequenceState]) -> None:
+        """See Drafter."""
+        waiting = [(state, each) for state in {id(state): state for state in states}.values() for each in state.behind]
+        if not waiting:
+            return
+        embedded = self._model.embed([token for _, each in waiting for token in each.ids])
+        x = self._layer.join(embedded, np.concatenate([each.hidden for _, each in waiting]))
+        batch = Batch(self._config, [Segment(each.ids, state, at=each.at) for state, each in waiting], x)
+        for block in batch.blocks:
+            self._layer.remember(batch.x[block.rows], block)
+        for state in states:
+            state.behind.clear()
 
     def draft(self, requests: Sequence[DraftRequest]) -> list[list[int]]:
         """See Drafter."""
@@ -85,6 +89,7 @@ class MtpDrafter:
         hidden = np.array([requests[index].state.last_hidden() for index in active])
         step = 0
         try:
+            self.catch_up([requests[index].state for index in active])
             while active:
                 kept, hidden = self._guess([requests[index].state for index in active], tokens, hidden, step)
                 active = [active[place] for place in kept]
@@ -110,3 +115,15 @@ class MtpDrafter:
         for error in batch.errors.values():
             log.warning("draft_failed", reason=str(error))
         return batch.kept, hidden
+
+
+def note(piece: Piece, ids: list[int], hidden: NDArray[np.float32]) -> None:
+    """Let the tokens of `piece` wait for the layer, each with the hidden state of the one before it."""
+    state, last = piece.state, piece.state.last_hidden()
+    before = np.concatenate([last[None], hidden[:-1]])
+    first = int(piece.start == 0)  # before the first token of all there is nothing
+    if len(ids) > first:
+        state.behind.append(Behind(piece.start - 1 + first, ids[first:], before[first:]))
+    last[...] = hidden[-1]
+    if piece.capture:
+        piece.capture.take(len(state.layers) - 1)

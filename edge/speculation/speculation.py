@@ -7,6 +7,7 @@ from typing import Protocol
 from edge.batch import Batch
 from edge.speculation.drafter import Drafter, DraftRequest
 from edge.speculation.proposal import Proposal
+from edge.state import SequenceState
 
 
 class Gate(Protocol):
@@ -69,6 +70,10 @@ class Speculation:
     def follow(self, batch: Batch) -> None:
         """See Drafter."""
         self._drafter.follow(batch)
+
+    def catch_up(self, state: SequenceState) -> None:
+        """See Drafter."""
+        self._drafter.catch_up([state])
 
     def checked(self, proposals: Sequence[Proposal | None]) -> None:
         """A pass is over: count its guesses."""

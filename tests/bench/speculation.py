@@ -33,6 +33,7 @@ from edge.prompt import ChatMessage, PromptEncoder
 from edge.sampler import SamplingParams
 from edge.speculation.drafter import Drafter, DraftRequest
 from edge.speculation.speculation import AlwaysOpen, Speculation
+from edge.state import SequenceState
 from edge.tokenizer import Tokenizer
 
 CONTEXT_TOKENS = 1024
@@ -113,6 +114,9 @@ class ToldRight:
 
     def follow(self, batch: Batch) -> None:
         self._inner.follow(batch)
+
+    def catch_up(self, states: Sequence[SequenceState]) -> None:
+        self._inner.catch_up(states)
 
     def draft(self, requests: Sequence[DraftRequest]) -> list[list[int]]:
         (drafts,), (request,) = self._inner.draft(requests), requests

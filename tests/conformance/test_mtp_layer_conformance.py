@@ -102,6 +102,7 @@ class Packed:
     def logits(self, state: SequenceState, token: int) -> NDArray[np.float32]:
         """What follows the next token, f32[vocab]."""
         model = self.parts.model
+        self.drafter.catch_up([state])
         x = self.layer.join(model.embed([token]), state.last_hidden()[None])
         segment = Segment([token], state, at=state.length - 1)
         logits = model.head(self.layer.forward(Batch(self.parts.pack.config, [segment], x)))

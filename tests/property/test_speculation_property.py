@@ -22,6 +22,7 @@ from edge.prefix.snapshot import snapshot_bytes
 from edge.sampler import SamplingParams
 from edge.speculation.drafter import Drafter, DraftRequest, MtpDrafter
 from edge.speculation.speculation import AlwaysOpen, Speculation
+from edge.state import SequenceState
 from tests.property.crowd import Drawn, Outcome, Visitor, play
 from tests.property.test_shared_passes import CONTEXT, Faults, assert_idle, failing_reads, faults, streaming, visitor
 
@@ -70,6 +71,9 @@ class Clairvoyant:
 
     def follow(self, batch: Batch) -> None:
         self._inner.follow(batch)
+
+    def catch_up(self, states: Sequence[SequenceState]) -> None:
+        self._inner.catch_up(states)
 
     def draft(self, requests: Sequence[DraftRequest]) -> list[list[int]]:
         return [self._guesses(request) for request in requests]

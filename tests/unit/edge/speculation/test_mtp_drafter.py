@@ -21,7 +21,7 @@ from edge.speculation.drafter import DraftRequest, MtpDrafter
 from edge.state import SequenceState
 
 CONFIG = replace(SMALL, num_mtp_layers=1)
-OPTIONS = EngineOptions(2_000_000_000, 64, expert_slots=6)
+OPTIONS = EngineOptions(2_000_000_000, 64, expert_slots=6, speculate="always")
 PROMPT = list(range(3, 30))
 
 
