@@ -18,7 +18,7 @@ from edge.kernels import ExpertReader
 from edge.layers.mtp import MtpLayer
 from edge.model import Model
 from edge.speculation.drafter import DraftRequest, MtpDrafter
-from edge.state import SequenceState
+from edge.state import MOST_BEHIND, SequenceState
 
 CONFIG = replace(SMALL, num_mtp_layers=1)
 OPTIONS = EngineOptions(2_000_000_000, 64, expert_slots=6, speculate="always")
@@ -82,6 +82,35 @@ def test_guesses_of_many_sequences_are_those_of_each_alone(parts: EngineParts, d
     together = drafter.draft(requests)
     assert [len(tokens) for tokens in together] == [0, 1, 2, 3]
     assert together == [drafter.draft([request])[0] for request in requests]
+
+
+def test_tokens_that_waited_to_be_shown_together_are_seen_as_if_they_had_not(
+    parts: EngineParts, drafter: MtpDrafter
+) -> None:
+    ids = [7 * number % 500 for number in range(MOST_BEHIND + 20)]
+    at_once, one_by_one = computed(parts, drafter, ids), SequenceState(CONFIG, 64)
+    waiting = []
+    for token in ids:
+        batch = parts.model.batch([Segment([token], one_by_one)])
+        parts.model.run(batch)
+        drafter.follow(batch)
+        waiting.append(sum(len(each.ids) for each in one_by_one.behind))
+    assert max(waiting) == MOST_BEHIND - 1
+    assert waiting[-1] == 19
+    requests = [DraftRequest(state, 9, 3) for state in (at_once, one_by_one)]
+    first, second = drafter.draft(requests)
+    assert first == second
+    assert not one_by_one.behind
+    for ours, theirs in zip(one_by_one.contents(len(ids) - 1), at_once.contents(len(ids) - 1), strict=True):
+        for our, their in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(our, their)
+
+
+def test_a_new_sequence_in_the_same_memory_has_nothing_waiting(parts: EngineParts, drafter: MtpDrafter) -> None:
+    state = computed(parts, drafter, PROMPT[:3])
+    assert state.behind
+    state.reset()
+    assert not state.behind
 
 
 def test_nobody_to_guess_for_is_no_fault(drafter: MtpDrafter) -> None:
