@@ -17,15 +17,11 @@ from edge.config import ModelConfig
 from edge.quant.curvature import Curvature, Moments
 
 Floats = NDArray[np.float32]
+Sequences = Sequence[Sequence[int]]
 
 
 def calibrate_mixer(
-    config: ModelConfig,
-    kind: str,
-    weights: DenseWeights,
-    streams: Streams,
-    sequences: Sequence[Sequence[int]],
-    scratch: Path,
+    config: ModelConfig, kind: str, weights: DenseWeights, streams: Streams, sequences: Sequences, scratch: Path
 ) -> None:
     """Pack the token mixer of a layer of `kind` and add what it yields to both streams."""
     place, inputs, last = mixer_names(kind)
@@ -41,11 +37,11 @@ def calibrate_mixer(
     for name in inputs:
         weights.pack(f"{place}.{name}", curvature)
     last = f"{place}.{last}"
-    wanted, given = OpenMixer(config, kind, weights.wanted), OpenMixer(config, kind, weights.given)
+    exact_mixer, packed_mixer = (OpenMixer(config, kind, tensors) for tensors in (weights.wanted, weights.given))
     mixed = files.create(scratch, "mixed", num_tokens, weights.num_columns(last))
     for rows, some in batches(sequences):
-        mixed.wanted[rows] = wanted.mix(normal(streams.wanted, rows), some)
-        mixed.given[rows] = given.mix(normal(streams.given, rows), some)
+        mixed.wanted[rows] = exact_mixer.mix(normal(streams.wanted, rows), some)
+        mixed.given[rows] = packed_mixer.mix(normal(streams.given, rows), some)
     weights.pack(last, Curvature(gathered(num_tokens, lambda rows: (mixed.given[rows], mixed.wanted[rows]))))
     exact, packed = weights.matrices(last)
     for rows in blocks(num_tokens):
@@ -72,15 +68,11 @@ def calibrate_mlp(
     gates, ups = weights.matrices(gate), weights.matrices(up)
 
     def hidden(rows: slice) -> tuple[Floats, Floats]:
-        return (
-            gated(normal.given[rows], gates[1], ups[1]),
-            gated(normal.wanted[rows], gates[0], ups[0]),
-        )
+        return gated(normal.given[rows], gates[1], ups[1]), gated(normal.wanted[rows], gates[0], ups[0])
 
     weights.pack(down, Curvature(gathered(len(normal.given), hidden)))
     scales = weights.matrices(scale) if scale else (None, None)
-    downs = weights.matrices(down)
-    exact, packed = (kernels.GatedMlp(gates[i], ups[i], downs[i], scales[i]) for i in range(2))
+    exact, packed = map(kernels.GatedMlp, gates, ups, weights.matrices(down), scales)
     for rows in blocks(len(normal.given)):
         streams.wanted[rows] += exact(np.ascontiguousarray(normal.wanted[rows]))
         streams.given[rows] += packed(np.ascontiguousarray(normal.given[rows]))

@@ -1,6 +1,6 @@
 """The way of the calibration tokens through a model: from the embedding through each layer to the head, and the MTP."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import accumulate
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from edge import kernels
 from edge.calibration import streams as files
 from edge.calibration.experts import ExpertCalibration, PackedExpert
 from edge.calibration.gathering import gathered
-from edge.calibration.layer import calibrate_mixer, calibrate_mlp, normal_streams, normalise
+from edge.calibration.layer import Sequences, calibrate_mixer, calibrate_mlp, normal_streams, normalise
 from edge.calibration.layer_weights import DenseWeights
 from edge.calibration.streams import Streams, blocks
 from edge.checkpoint.contents import Contents
@@ -21,7 +21,6 @@ from edge.checkpoint.source import Checkpoint
 from edge.quant.curvature import Curvature
 
 Floats = NDArray[np.float32]
-Sequences = Sequence[Sequence[int]]
 Packed = tuple[DenseWeights, Iterable[PackedExpert]]  # of a layer; its experts are packed as they are asked for
 
 EMBEDDING, NORM, HEAD = "embed_tokens", "norm", "lm_head"

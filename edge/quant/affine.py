@@ -1,7 +1,7 @@
 """Group-wise affine quantisation, round to nearest: value ≈ scale * code + bias, one scale and bias per group of a row.
 
 The bias is rounded down and the scale up to what fp16 holds, so that no value falls outside the codes: the error is at
-most half a scale whatever the values. With a view to what weights are multiplied with: calibrated.py, in the same format.
+most half a scale whatever the values. In the same format with a view to what weights are multiplied with: calibrated.py
 """
 
 from dataclasses import dataclass

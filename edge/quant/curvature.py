@@ -7,6 +7,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from edge.errors import CalibrationError
+
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]
 
@@ -33,7 +35,8 @@ class Moments:
     @classmethod
     def of(cls, given: Floats, wanted: Floats) -> Self:
         """Of some tokens. Shapes: [T, n] both."""
-        return cls(given.T @ given, wanted.T @ given, len(given))
+        with np.errstate(over="ignore", invalid="ignore"):  # Curvature refuses what is not finite
+            return cls(given.T @ given, wanted.T @ given, len(given))
 
     def add(self, other: "Moments", share: float = 1.0) -> None:
         """Of the other's tokens too, each as `share` of one."""
@@ -49,6 +52,9 @@ class Curvature:
     """
 
     def __init__(self, moments: Moments) -> None:
+        """Raises CalibrationError for inputs that were not finite."""
+        if not (np.isfinite(moments.given).all() and np.isfinite(moments.wanted).all()):
+            raise CalibrationError("on the calibration text the model computes numbers that are infinite or none")
         self._moments = moments
         self._damping = DAMPING * max(float(np.diagonal(moments.given).mean()), LEAST_INPUT)
         self.hessian = _damped(moments.given, self._damping)

@@ -26,8 +26,8 @@ from edge.checkpoint.verify import Verification
 from edge.config import ModelConfig
 from edge.errors import CalibrationError, CheckpointError
 from edge.layers.moe import Batch as Experts
+from edge.layers.mtp import MtpLayer
 from edge.model import Model
-from edge.mtp import MtpLayer
 from edge.state import SequenceState
 from tests.unit.edge.calibration.conftest import READER
 from tests.unit.edge.checkpoint.samples import FAMILIES, Tensors, change_tensors, convert
@@ -142,6 +142,13 @@ def test_numbers_that_are_none_are_named(tmp_path: Path, chats: Path, name: str)
     with pytest.raises(CheckpointError, match=f"model.safetensors: {name} holds NaN or infinite"):
         calibrate(tmp_path / "source", tmp_path / "out", chats)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_model_whose_numbers_overflow_is_refused(source: Path, tmp_path: Path, chats: Path) -> None:
+    largest = 0x7F7F  # in bf16
+    change_tensors(source, lambda tensors: tensors["model.layers.1.input_layernorm.weight"][1].fill(largest))
+    with pytest.raises(CalibrationError, match="infinite or none"):
+        calibrate(source, tmp_path / "out", chats)
 
 
 def test_16_bits_have_nothing_to_calibrate(source: Path, tmp_path: Path, chats: Path) -> None:

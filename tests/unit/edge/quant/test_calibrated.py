@@ -7,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from edge.checkpoint.layout import Format
+from edge.errors import CalibrationError
 from edge.quant.affine import quantize
 from edge.quant.calibrated import dequantized, quantize_calibrated
 from edge.quant.curvature import Curvature, Moments
@@ -133,6 +134,14 @@ def test_inputs_that_never_came_leave_rounding_to_nearest_or_better() -> None:
     quantized = quantize_calibrated(values, Format.Q4, 64, curvature_of(nothing))
     error = np.square(values - dequantized(quantized, 70)).sum()
     assert error <= np.square(values - dequantized(quantize(values, Format.Q4, 64), 70)).sum() * (1 + 1e-5)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e30])
+def test_inputs_beyond_float32_are_refused(bad: float) -> None:
+    x = inputs(30, 8)
+    x[3, 2] = bad
+    with pytest.raises(CalibrationError, match="numbers that are infinite or none"):
+        curvature_of(x)
 
 
 def test_two_columns_that_are_always_alike_are_no_obstacle() -> None:
