@@ -6,7 +6,7 @@ from edge.experts.gate import Gates
 from edge.experts.lookahead import Lookahead
 from edge.experts.policies import Lru
 from edge.experts.slots import ExpertSlots
-from edge.experts.store import ExpertStore
+from edge.experts.store import SETTLED_FETCHES, ExpertStore
 from tests.unit.edge.experts.memory_disk import Index, MemoryDisk
 
 NUM_LAYERS = 3
@@ -32,3 +32,16 @@ def test_a_store_takes_the_word_of_it_whether_it_guesses_or_not(gates: Gates | N
     store.new_pass()
     with store.fetch(1, [2], is_scan=False) as batches:
         assert [expert for batch in batches for expert, _ in batch] == [2]
+
+
+def test_what_is_never_asked_for_is_not_guessed_for_ever() -> None:
+    store = ExpertStore(Index(), 8, MemoryDisk(), Lru(resists_scans=True), gates=Gates(), holds_all=True)
+    wanted = []
+    for _ in range(SETTLED_FETCHES + 1):
+        with store.fetch(1, [2], is_scan=False) as batches:
+            list(batches)
+        wanted.append(store.wants_guesses(is_scan=False))
+    assert wanted == [True] * SETTLED_FETCHES + [False]
+    with store.fetch(1, [3], is_scan=False) as batches:
+        list(batches)
+    assert store.wants_guesses(is_scan=False)
