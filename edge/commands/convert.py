@@ -22,7 +22,7 @@ even by kill -9, goes on where it was; OUT appears when all of it is there. Then
 With --calibration the model reads the text layer by layer, and each weight is rounded so that what its layer yields
 there changes least. FILE.jsonl has a chat {"messages": [{"role": ..., "content": ...}, ...]} on each line, answers
 included; any other file is plain text. Best is text of the kind that the model will be used for, some ten thousand
-tokens for a small model. It takes far longer than rounding to nearest: for the 397B some 60 hours on two cores, 3 GB of
+tokens for a small model. It takes far longer than rounding to nearest: for the 397B some 65 hours on two cores, 3 GB of
 memory and 1 GB more for each core, and 9 GB of disk beside OUT while it works.
 """
 SHOWN_LINES = 8  # of the report
