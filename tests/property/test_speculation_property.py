@@ -150,7 +150,7 @@ settings_of = st.builds(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(setting=settings_of)
 def test_every_request_gets_what_it_gets_without_guesses(
     pack_path: Path, alone: list[Alone], drawn: dict[int, Drawn], setting: Setting
@@ -174,7 +174,7 @@ def test_every_request_gets_what_it_gets_without_guesses(
             assert stats.accepted_tokens >= stats.drafted_tokens - setting.depth * len(outcomes)
 
 
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(setting=settings_of, failing=faults, streams=st.booleans())
 def test_reads_that_fail_cost_at_most_the_requests_that_needed_them(
     pack_path: Path, alone: list[Alone], setting: Setting, failing: Faults, streams: bool
