@@ -88,7 +88,7 @@ class TestAnswers:
         assert by_chat.ids == expected[tuple(chat_ids)]
         for answer, ids in ((by_text, text_ids), (by_chat, chat_ids)):
             assert answer.text == tokenizer.decode(answer.ids)
-            assert answer.started == edge_pb2.EdgeStarted(model="checkpoint", prompt_tokens=len(ids))
+            assert answer.started == edge_pb2.EdgeStarted(model="checkpoint", prompt_tokens=len(ids), weight_bits=8)
             assert answer.finished.usage.prompt_tokens == len(ids)
             assert answer.finished.usage.completion_tokens == len(answer.ids)
             assert answer.finished.expert_cache_lookups > answer.finished.expert_cache_hits > 0
