@@ -23,6 +23,7 @@ from edge.quant.curvature import Curvature, Moments
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
+Inputs = tuple[Floats, Floats]  # of a matrix: what the packed model gives it, and the unquantised one
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,34 +76,31 @@ class ExpertCalibration:
 
     def _pack(self, expert: int) -> tuple[PackedExpert, Floats, Floats]:
         """The expert, and its part of the output for the tokens that each stream routes to it."""
-        own = self._given[expert]
+        own, other = self._given[expert], self._wanted[expert]
         inputs = self._inputs(own.rows)
-        moments = Moments.of(*inputs)
-        moments.add(self._moments, inputs[0].shape[1] / self._moments.num_tokens)
-        curvature = Curvature(moments)
+        curvature = self._input_curvature(inputs)
         gate = self._encode(expert, Part.GATE, curvature)
         up = self._encode(expert, Part.UP, curvature)
-        exact = tuple(as_stored(self._source(expert, part)) for part in Part)
-        hidden = _hidden(inputs, (gate.matrix, up.matrix), exact[:2])
-        moments = Moments.of(*hidden)
-        usual = _hidden(self._inputs(self._sample()), (gate.matrix, up.matrix), exact[:2])
-        moments.add(Moments.of(*usual), usual[0].shape[1] / len(usual[0]))
-        down = self._encode(expert, Part.DOWN, Curvature(moments))
+        exact = [as_stored(self._source(expert, part)) for part in Part]
+        pairs = ((gate.matrix, exact[0]), (up.matrix, exact[1]))
+        hidden = _hidden(inputs, *pairs)
+        down = self._encode(expert, Part.DOWN, _down_curvature(hidden, _hidden(self._inputs(self._sample()), *pairs)))
         parts = dict(zip(Part, (gate, up, down), strict=True))
         packed = PackedExpert(
             tuple(part.matrix.data for part in parts.values()),
             {part: encoded.error for part, encoded in parts.items()},
             len(own.rows),
         )
-        other = self._wanted[expert]
-        elsewhere = gated(self._normal.wanted[other.rows], *exact[:2])
-        return (
-            packed,
-            own.shares[:, None] * kernels.matmul(hidden[0], down.matrix),
-            other.shares[:, None] * kernels.matmul(elsewhere, exact[2]),
-        )
+        given = own.shares[:, None] * kernels.matmul(hidden[0], down.matrix)
+        elsewhere = gated(self._normal.wanted[other.rows], exact[0], exact[1])
+        return packed, given, other.shares[:, None] * kernels.matmul(elsewhere, exact[2])
 
-    def _inputs(self, rows: Rows) -> tuple[Floats, Floats]:
+    def _input_curvature(self, inputs: Inputs) -> Curvature:
+        moments = Moments.of(*inputs)
+        moments.add(self._moments, inputs[0].shape[1] / self._moments.num_tokens)
+        return Curvature(moments)
+
+    def _inputs(self, rows: Rows) -> Inputs:
         return np.asarray(self._normal.given[rows]), np.asarray(self._normal.wanted[rows])
 
     def _sample(self) -> Rows:
@@ -146,8 +144,14 @@ def _routes(config: ModelConfig, router: Matrix, inputs: Floats) -> Iterator[tup
         yield chosen, shares
 
 
-def _hidden(
-    inputs: tuple[Floats, Floats], given: tuple[Matrix, Matrix], wanted: tuple[Matrix, ...]
-) -> tuple[Floats, Floats]:
-    """What `down` is given, of inputs as packed and as they should be."""
-    return gated(inputs[0], *given), gated(inputs[1], *wanted)
+def _hidden(inputs: Inputs, gates: tuple[Matrix, Matrix], ups: tuple[Matrix, Matrix]) -> Inputs:
+    """What `down` is given, of inputs as packed and as they should be; matrices as packed and unquantised."""
+    given, wanted = (gated(x, gate, up) for x, gate, up in zip(inputs, gates, ups, strict=True))
+    return given, wanted
+
+
+def _down_curvature(hidden: Inputs, usual: Inputs) -> Curvature:
+    """Of an expert's own tokens and, as many as there are columns, of the layer's `usual` ones."""
+    moments = Moments.of(*hidden)
+    moments.add(Moments.of(*usual), usual[0].shape[1] / len(usual[0]))
+    return Curvature(moments)
