@@ -46,7 +46,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         default=16,
         metavar="BITS",
         help="bits per weight: 16, the checkpoint's own precision, without loss; 8; 4; below that only the routed "
-        "experts have fewer and all else has 4: 3.4 (gate and up 3, down 4), 3, 2 (default: 16)",
+        "experts have fewer and all else has 4 or --sensitive-bits: 3.4 (gate and up 3, down 4), 3, 2 (default: 16)",
     )
     parser.add_argument(
         "--sensitive-bits",
@@ -87,8 +87,11 @@ def run(args: argparse.Namespace) -> int:
     from edge.errors import CalibrationError
     from edge.progress import byte_progress
 
-    if args.report and not args.calibration:
-        raise CalibrationError("--report needs --calibration FILE: errors are measured on that text")
+    if args.report:
+        if not args.calibration:
+            raise CalibrationError("--report needs --calibration FILE: errors are measured on that text")
+        with args.report.open("a"):  # now, and not after hours, is the time to say that it cannot be written
+            pass
     conversion = Conversion(
         args.source,
         args.out,

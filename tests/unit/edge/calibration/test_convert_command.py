@@ -47,6 +47,7 @@ def test_info_says_what_a_pack_was_calibrated_with(
     ("options", "named"),
     [
         (["--bits", "3", "--report", "errors.json"], "--report needs --calibration FILE"),
+        (["--bits", "3", "--calibration", "CHATS", "--report", "none/errors.json"], "none/errors.json: No such file"),
         (["--calibration", "CHATS"], "16 bits lose nothing"),
         (["--bits", "4", "--calibration", "none.txt"], "none.txt: No such file"),
         (["--bits", "4", "--calibration", "CHATS", "--calibration-tokens", "0"], "0 calibration tokens"),
