@@ -10,7 +10,7 @@ class Recipe:
     seed: int = 0
     tokens: int = 40_000_000  # in all
     tokens_per_step: int = 4096
-    peak_rate: float = 3e-3
+    peak_rate: float = 2e-3
     warm_up_steps: int = 60
     decay_share: float = 0.3  # of all tokens, at the end
     weight_decay: float = 0.05
