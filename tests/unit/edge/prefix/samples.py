@@ -3,7 +3,7 @@
 import numpy as np
 
 from edge.prefix.snapshot import Snapshot, copied
-from edge.state import DeltaState, SequenceState
+from edge.state import SequenceState
 from tests.unit.edge.checkpoint.samples import TINY
 
 CAPACITY = 2100
@@ -13,8 +13,7 @@ def random_state(length: int, seed: int = 0, capacity: int = CAPACITY) -> Sequen
     """A state as after `length` tokens, filled with noise, rows past the length too."""
     rng = np.random.default_rng(seed)
     state = SequenceState(TINY, capacity)
-    for layer in state.layers:
-        arrays = (layer.conv, layer.recurrent) if isinstance(layer, DeltaState) else (layer.keys, layer.values)
+    for arrays in state.contents(capacity):
         for array in arrays:
             array[...] = rng.standard_normal(array.shape, np.float32)
     state.length = length
