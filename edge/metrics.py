@@ -43,7 +43,7 @@ _GAUGES: tuple[tuple[str, str, Callable[[NodeStatus], float | None]], ...] = (
     ("temperature_celsius", "The hottest thermal zone.", lambda s: s.temperature_celsius),
     ("battery_ratio", "Charge of the battery.", lambda s: s.power.battery_fraction),
     ("uptime_seconds", "Since the server started.", lambda s: s.uptime_s),
-    ("weight_bits", "Bits per weight that the model was packed with; 16: as released.", lambda s: s.weight_bits),
+    ("weight_precision", "Bits per weight that the model was packed with; 16: as released.", lambda s: s.weight_bits),
     (
         "experts_per_token",
         "Experts that a token goes to, where that may not be what the model would do.",

@@ -1,10 +1,12 @@
 """What every test shares: property tests that repeat exactly, and libraries told that there is no network."""
 
+import logging
 import os
 import signal
 from collections.abc import Iterator
 
 import pytest
+import structlog
 from hypothesis import settings
 
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
@@ -26,3 +28,12 @@ def _small_process() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("edge.engine_parts.resident_bytes", lambda: PROCESS_BYTES)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_before() -> Iterator[None]:
+    """A command run in this process sets up its log: the next test must hear what it listens for all the same."""
+    config, level = structlog.get_config(), logging.getLogger().level
+    yield
+    structlog.configure(**config)
+    logging.getLogger().setLevel(level)

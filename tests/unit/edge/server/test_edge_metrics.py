@@ -126,7 +126,7 @@ def test_what_may_deviate_is_shown_only_where_it_may(registry: CollectorRegistry
     assert [registry.get_sample_value(name) for name in names] == [13, 14, None]
     status = replace(STATUS, deviation=None)
     assert [registry.get_sample_value(name) for name in names] == [None, None, None]
-    assert registry.get_sample_value("flashgate_edge_weight_bits") == 4.5
+    assert registry.get_sample_value("flashgate_edge_weight_precision") == 4.5
 
 
 def fetch(port: int, path: str) -> tuple[int, str]:
