@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -10,13 +10,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from edge.checkpoint.random_model import SMALL
 from edge.config import ModelConfig
 from edge.engine import Engine
 from edge.events import Event, Failed, Finished, GenerationStats, Started, Token
+from edge.experts.store import ExpertStore
 from edge.sampler import SamplingParams
 from edge.sequence import Sequence
 
 NEVER = 10**6
+CONTEXT = 96
+LENGTHS = (1, 2, 7, 16, 33, 60, 81)
 Drawn = list[bytes]  # a digest of the logits of each token
 
 
@@ -38,6 +42,22 @@ class Outcome:
     tokens: list[int] = field(default_factory=list)
     end: str = ""
     stats: GenerationStats = field(default_factory=lambda: GenerationStats(0), compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """What a request gets of an engine that has nothing else to do."""
+
+    outcome: Outcome
+    drawn: Drawn
+
+
+def visitor(number: int) -> Visitor:
+    """One of many unlike each other, the same for the same number."""
+    rng = np.random.default_rng(number)
+    ids = rng.integers(0, SMALL.vocab_size, LENGTHS[number % len(LENGTHS)]).tolist()
+    sampling = SamplingParams(max_tokens=1 + number * 5 % 14, temperature=number % 3 / 2, top_p=0.9, seed=number)
+    return Visitor(tuple(ids), sampling)
 
 
 @contextmanager
@@ -79,6 +99,31 @@ def play(engine: Engine, visitors: Mapping[int, Visitor]) -> dict[int, Outcome]:
         assert engine._prefixes.stats().held_bytes <= engine.plan.prefix_bytes
     assert all(outcome.end for outcome in outcomes.values())
     return outcomes
+
+
+def play_alone(engine: Engine, visitors: Iterable[Visitor], drawn: dict[int, Drawn]) -> list[Alone]:
+    """What each gets of `engine`, which is then closed. `drawn` is what `noting_what_is_drawn` fills."""
+    found = []
+    for job, guest in enumerate(visitors):
+        drawn.clear()
+        found.append(Alone(play(engine, {job: guest})[job], drawn[job]))
+    engine.close()
+    return found
+
+
+def assert_idle(engine: Engine) -> None:
+    """Every place, all KV memory, and all room for snapshots and experts is free or says what it holds."""
+    requests, scheduler = engine._requests, engine._requests._scheduler
+    assert (len(requests), requests._cancelled) == (0, set())
+    assert (scheduler.num_running, scheduler.num_waiting, scheduler._free_kv_tokens) == (0, 0, engine.plan.kv_tokens)
+    assert len(engine._states._free) == engine.plan.num_sequences
+    assert not any(state.length for state in engine._states._free)
+    assert engine._prefixes._cache._reserved_bytes == 0
+    store = engine.experts
+    assert isinstance(store, ExpertStore)
+    if store._lookahead:
+        store._lookahead.reclaim()  # what is read on a guess is held until somebody asks
+    assert store._slots.cache.num_held == 0
 
 
 def _note(events: list[Event], outcomes: dict[int, Outcome]) -> None:

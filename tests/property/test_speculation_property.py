@@ -23,8 +23,8 @@ from edge.sampler import SamplingParams
 from edge.speculation.drafter import Drafter, DraftRequest, MtpDrafter
 from edge.speculation.speculation import AlwaysOpen, Speculation
 from edge.state import SequenceState
-from tests.property.crowd import Drawn, Outcome, Visitor, play
-from tests.property.test_shared_passes import CONTEXT, Faults, assert_idle, failing_reads, faults, streaming, visitor
+from tests.property.crowd import CONTEXT, Alone, Drawn, Visitor, assert_idle, play, play_alone, visitor
+from tests.property.failing import Faults, assert_reads_excuse, failing_reads, faults, streaming
 
 CONFIG = replace(SMALL, num_mtp_layers=1)
 WITHOUT = EngineOptions(2_000_000_000, CONTEXT, max_sequences=1, speculate="off")
@@ -44,22 +44,10 @@ def pack_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return work / "pack"
 
 
-@dataclass(frozen=True, slots=True)
-class Alone:
-    outcome: Outcome
-    drawn: Drawn
-
-
 @pytest.fixture(scope="module")
 def alone(pack_path: Path, drawn: dict[int, Drawn]) -> list[Alone]:
     """Each request on an engine that guesses nothing and has nothing else to do."""
-    engine = Engine.load(pack_path, WITHOUT)
-    found = []
-    for job, guest in enumerate(VISITORS):
-        drawn.clear()
-        found.append(Alone(play(engine, {job: guest})[job], drawn[job]))
-    engine.close()
-    return found
+    return play_alone(Engine.load(pack_path, WITHOUT), VISITORS, drawn)
 
 
 class Clairvoyant:
@@ -183,15 +171,7 @@ def test_reads_that_fail_cost_at_most_the_requests_that_needed_them(
         with failing_reads(failing.hit) as failed:
             outcomes = play(engine, setting.visitors)
         assert_idle(engine)
-        for job, outcome in outcomes.items():
-            assert outcome.tokens == alone[job].outcome.tokens[: len(outcome.tokens)]
-            match outcome.end:
-                case "CancelledError":
-                    assert job in setting.cancellations
-                case "StorageError":
-                    assert failed
-                case _:
-                    assert outcome == alone[job].outcome
+        assert_reads_excuse(outcomes, alone, cancelled=setting.cancellations, failed=failed)
         assert play(engine, {5: VISITORS[5]})[5].tokens == alone[5].outcome.tokens
         assert_idle(engine)
 

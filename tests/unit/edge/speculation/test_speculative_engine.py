@@ -19,7 +19,7 @@ from edge.prefix.snapshot import snapshot_bytes
 from edge.sampler import SamplingParams
 from edge.server.node_options import NodeOptions
 from edge.state import SequenceState, fixed_bytes, kv_token_bytes
-from tests.property.test_shared_passes import streaming
+from tests.property.failing import streaming
 
 CONFIG = replace(SMALL, num_mtp_layers=1)
 OPTIONS = EngineOptions(2_000_000_000, 128, max_sequences=2)
